@@ -1,0 +1,1 @@
+"""Language models on your own machine, for LangChain and llama-index."""

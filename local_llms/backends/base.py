@@ -1,0 +1,168 @@
+"""What a library must do to serve this package, and nothing more.
+
+Batching, sampling, stops, prefix reuse, streaming, usage and errors are written once, above this protocol.
+
+A backend holds **sequences**, numbered from 0 to ``max_sequences - 1``: per sequence, the tokens computed so far and
+what the library keeps of them (rows of a KV cache, or a recurrent state). A sequence that was never used or was freed
+is empty.
+
+Threads: ``tokenize``, ``token_bytes`` and ``info`` may be used from any thread. Everything else is called by one
+thread, the engine's, except ``interrupt``. After ``close`` every method raises EngineClosed; in a forked child, EngineForked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+"""Shape (rows, vocabulary size). Unnormalized; valid until the backend's next call."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What a loaded model is, and what its backend can do."""
+
+    backend: str
+    """The backend module's name, such as "llama_cpp"."""
+    architecture: str
+    """As the checkpoint names it, such as "llama"."""
+    parameters: int
+    """Number of weights; 0 where the file does not tell."""
+    vocabulary_size: int
+    context_length: int
+    """The most tokens one sequence can hold."""
+    trained_context_length: int
+    """The context length the model was trained with."""
+    cache_tokens: int
+    """Tokens that all sequences together can hold; tokens shared by a copy count once."""
+    max_sequences: int
+    batch_tokens: int
+    """The most tokens in one ``decode``."""
+    bos_id: int | None
+    end_ids: frozenset[int]
+    """Tokens that end an answer."""
+    adds_bos: bool
+    """Whether the model expects its BOS in front of every prompt."""
+    special_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Marker text → id of every control or user-defined token: structure may become such an id, content may not."""
+    eos_text: str = ""
+    """Marker text of the EOS token; "" where there is none."""
+    chat_template: str | None = None
+    """The Jinja template that the checkpoint carries."""
+    embedding_size: int | None = None
+    """Length of the vector that ``embed`` gives; None where it cannot."""
+    can_generate: bool = True
+    can_cut: bool = True
+    """Whether ``cut`` can shorten a sequence, and ``copy`` take less than all of it. A recurrent state cannot."""
+    quantization: str = ""
+    device: str = "cpu"
+    name: str = ""
+    """The name that the checkpoint gives itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of one sequence for one decode.
+
+    ``start`` is the position of ``tokens[0]``: the number of tokens that the sequence already holds.
+    ``logits`` says which rows come back: "none", "last" (after the last token), "all" (after each token).
+    """
+
+    sequence: int
+    start: int
+    tokens: Sequence[int]
+    logits: Literal["none", "last", "all"] = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load a model, as a backend gets it: everything is decided but what "auto" leaves to the backend.
+
+    - ``context_length``: tokens one sequence can hold; None takes the model's own, at most 8192.
+    - ``cache_tokens``: tokens that all sequences share; None takes the larger of ``context_length`` and 8192.
+    - ``cache_dtype``: type of the KV cache, "f16" or "q8_0".
+    - ``max_parallel``: requests that decode together.
+    - ``device``: "auto", "cpu" or "cuda". ``gpu_layers``: layers on the GPU; None means all where there is one.
+    - ``threads``: None takes the cores this process may use.
+    """
+
+    context_length: int | None = None
+    cache_tokens: int | None = None
+    cache_dtype: str = "f16"
+    max_parallel: int = 16
+    device: str = "auto"
+    gpu_layers: int | None = None
+    threads: int | None = None
+
+
+class Backend(Protocol):
+    """A loaded model."""
+
+    @property
+    def info(self) -> BackendInfo:
+        """Facts that do not change while the model is loaded."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of plain text: no BOS, and never an id of ``info.special_tokens``, whatever the text contains."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text; b"" for a special token."""
+        ...
+
+    def decode(self, chunks: Sequence[Chunk]) -> Logits:
+        """Compute new tokens of several different sequences.
+
+        Returns the rows asked for, in the order of the chunks. Raises CacheFull where there is no room, DecodeError
+        where the library failed; both leave every sequence as it was before the call.
+        """
+        ...
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make the empty sequence ``target`` hold the first ``length`` tokens of ``source``, without computing them."""
+        ...
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Forget all but the first ``length`` tokens of a sequence."""
+        ...
+
+    def free(self, sequence: int) -> None:
+        """Empty a sequence."""
+        ...
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """One vector per text (token ids, specials included), each of length 1. Shape (texts, embedding size)."""
+        ...
+
+    def encode_for_embedding(self, text: str) -> list[int]:
+        """Ids of a text with the special tokens that an embedding model expects around it, cut to the context."""
+        ...
+
+    def interrupt(self) -> None:
+        """Make a running ``decode`` or ``embed`` raise DecodeError soon. May be called from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights. Closing twice does nothing."""
+        ...
+
+
+class BackendModule(Protocol):
+    """What a module in ``backends/`` offers. Importing it must not import its library."""
+
+    NAME: str
+
+    def claims(self, path: Path) -> str | None:
+        """Why this backend is the one for that file or folder, or None. Reads a few bytes at most."""
+        ...
+
+    def load(self, path: Path, options: LoadOptions) -> Backend:
+        """Load a checked file. Raises MissingDependency, ModelFileError or OptionError."""
+        ...

@@ -1,0 +1,188 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    LocalLLMError
+    ├── OptionError                an option has a wrong name or an impossible value
+    │   └── UnknownOption          no such option; names the nearest one
+    ├── MissingDependency          a library is not installed (also an ImportError); carries the pip line
+    ├── CatalogError               a catalog file has a mistake; names the file and the key
+    ├── ModelNotFound              no model, template or file of that name; names the nearest one
+    ├── ModelFileError             a file is not a sound model: missing, empty, truncated, damaged
+    │   └── ModelLoadError         the file is sound, but the library could not load it
+    ├── UnsupportedFeature         this model or backend cannot do what was asked
+    ├── DownloadError              a file could not be fetched
+    │   ├── ChecksumMismatch       what arrived is not what the catalog promises
+    │   └── OfflineError           the network is needed and is switched off or out of reach
+    ├── PromptError                a prompt cannot be built
+    │   ├── EmptyPrompt            nothing to answer
+    │   ├── TemplateError          a template is malformed, raises, or takes too long or too much
+    │   └── ContextOverflow        prompt and answer do not fit; carries both numbers
+    ├── EngineError                a request could not be served
+    │   ├── EngineBusy             the queue is full; try again
+    │   ├── EngineClosed           the model was closed
+    │   ├── EngineForked           the model was loaded in a parent process
+    │   ├── RequestCancelled       the caller cancelled the request (also a CancelledError of concurrent.futures)
+    │   ├── DeadlineExceeded       the request's time was over (also a TimeoutError)
+    │   └── DecodeError            the backend failed while computing
+    │       └── CacheFull          the KV cache has no room; the engine preempts, so a caller seldom sees it
+    └── CallbackError              a token callback raised
+
+An error's text says what was wrong and what to do. ``retryable`` is true where the same call may succeed later.
+None of them derives from ValueError, since pydantic would swallow such an error into its own.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import difflib
+from collections.abc import Iterable
+
+
+class LocalLLMError(Exception):
+    """Base of all errors of this package."""
+
+    retryable: bool = False
+
+
+class OptionError(LocalLLMError, TypeError):
+    """An option has an impossible value, or two options contradict each other."""
+
+
+class UnknownOption(OptionError):
+    """There is no option of that name."""
+
+    def __init__(self, name: str, known: Iterable[str], where: str) -> None:
+        """``name`` is what was given, ``known`` the options that ``where`` takes."""
+        self.name = name
+        super().__init__(f"{where} has no option {name!r}.{suggestion(name, known)}")
+
+
+class MissingDependency(LocalLLMError, ImportError):
+    """A library that this call needs is not installed."""
+
+    def __init__(self, library: str, *, extra: str, purpose: str) -> None:
+        """``library`` is the distribution's name, ``extra`` the extra of this package that brings it."""
+        self.library = library
+        super().__init__(f'{purpose} needs the library {library}: pip install "local-llms[{extra}]"')
+
+
+class CatalogError(LocalLLMError):
+    """A file of the catalog has a mistake."""
+
+
+class ModelNotFound(LocalLLMError, LookupError):
+    """No model, template or file goes by that name."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        """``what`` is the kind of thing ("model", "template"), ``known`` the names that exist."""
+        self.name = name
+        tail = f" {hint}" if hint else ""
+        super().__init__(f"There is no {what} {name!r}.{suggestion(name, known)}{tail}")
+
+
+class ModelFileError(LocalLLMError):
+    """A file is not a sound model file."""
+
+
+class ModelLoadError(ModelFileError):
+    """The file passed every check, but the library could not load it."""
+
+
+class UnsupportedFeature(LocalLLMError):
+    """The model or its backend cannot do what was asked."""
+
+
+class DownloadError(LocalLLMError):
+    """A file could not be fetched."""
+
+    retryable = True
+
+
+class ChecksumMismatch(DownloadError):
+    """The bytes that arrived are not those that the catalog promises."""
+
+
+class OfflineError(DownloadError):
+    """The network is needed and is switched off or out of reach."""
+
+
+class PromptError(LocalLLMError):
+    """A prompt cannot be built from what was given."""
+
+
+class EmptyPrompt(PromptError):
+    """There is nothing to answer: no text, or no message."""
+
+
+class TemplateError(PromptError):
+    """A template is malformed, raised, or went past its bounds of time or size."""
+
+
+class ContextOverflow(PromptError):
+    """The prompt does not fit into the model's context."""
+
+    def __init__(self, prompt_tokens: int, context_length: int, hint: str) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens; the context holds {context_length}, of which one at least is "
+            f"needed for the answer. {hint}"
+        )
+
+
+class EngineError(LocalLLMError):
+    """A request could not be served."""
+
+
+class EngineBusy(EngineError):
+    """The queue of waiting requests is full."""
+
+    retryable = True
+
+
+class EngineClosed(EngineError):
+    """The model was closed."""
+
+
+class EngineForked(EngineError):
+    """The model was loaded in a parent process and cannot be used in a fork of it."""
+
+
+class RequestCancelled(EngineError, concurrent.futures.CancelledError):
+    """The request was cancelled by its caller."""
+
+
+class DeadlineExceeded(EngineError, TimeoutError):
+    """The request was not finished when its time was over."""
+
+    retryable = True
+
+
+class DecodeError(EngineError):
+    """The backend failed while computing."""
+
+
+class CacheFull(DecodeError):
+    """The KV cache has no room for the tokens of this step."""
+
+    retryable = True
+
+
+class CallbackError(LocalLLMError):
+    """A token callback raised; the original error is its ``__cause__``."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A sentence, with a leading space, that names the nearest of ``known``; "" where none are known."""
+    names = sorted(set(known))
+    if not names:
+        return ""
+    folded: dict[str, str] = {}
+    for candidate in names:
+        folded.setdefault(candidate.lower(), candidate)
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.55)
+    if near:
+        return f" Did you mean {folded[near[0]]!r}?"
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f" Known: {shown}."

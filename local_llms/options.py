@@ -1,0 +1,119 @@
+"""Options, declared once. Both adapters, the command and ``load_model`` take exactly these.
+
+Every field may be None: not given. Defaults come from the model's family, then from ``SamplingParams``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from local_llms.errors import OptionError, UnknownOption
+from local_llms.types import SamplingParams
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+class LoadingOptions(BaseModel):
+    """How a model is loaded. Models with equal loading options share one set of weights."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    backend: str | None = Field(default=None, description="Backend module; None lets the file decide.")
+    template: str | None = Field(
+        default=None,
+        description='Name of a prompt template, or "plain" for none. None takes the model\'s own.',
+    )
+    context_length: int | None = Field(
+        default=None, ge=8, description="Tokens that prompt and answer may have; None: the model's own, at most 8192."
+    )
+    cache_tokens: int | None = Field(
+        default=None,
+        ge=8,
+        description="Tokens in the KV cache, shared by requests and kept prefixes; None: max(context_length, 8192).",
+    )
+    cache_dtype: Literal["f16", "q8_0"] = Field(default="f16", description="Number type of the KV cache.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
+    gpu_layers: int | None = Field(default=None, ge=0, description="Layers on the GPU; None: all where there is one.")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; None: the cores of this process.")
+    max_parallel: int = Field(default=16, ge=1, le=64, description="Requests that decode in one batch.")
+    max_queue: int = Field(default=256, ge=1, description="Requests that may wait; one more raises EngineBusy.")
+    idle_unload: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds without a request after which the weights are freed, until the next one.",
+    )
+
+
+class SamplingOptions(BaseModel):
+    """How one request is sampled. A field left at None takes the default of the model's family."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    temperature: float | None = Field(default=None, ge=0, description="0 is greedy.")
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    typical_p: float | None = Field(default=None, gt=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, description="1 is off.")
+    frequency_penalty: float | None = Field(default=None, description="0 is off.")
+    presence_penalty: float | None = Field(default=None, description="0 is off.")
+    penalty_decay: float | None = Field(default=None, gt=0, le=1, description="1 is off.")
+    logit_bias: dict[int, float] | None = Field(default=None, description="Token id → number added to its logit.")
+    seed: int | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to generate.")
+    stop: list[str] | None = Field(default=None, description="Strings that end the answer; not part of it.")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        values = [value] if isinstance(value, str) else value
+        if values is not None and any(text == "" for text in values):
+            raise ValueError("a stop string must not be empty")
+        return None if values is None else list(values)
+
+    def resolve(self, defaults: Mapping[str, Any]) -> SamplingParams:
+        """Concrete parameters: what was given, else ``defaults`` (of the family), else those of SamplingParams."""
+        given = {name: value for name, value in self if name in SamplingOptions.model_fields and value is not None}
+        merged = {**defaults, **given}
+        merged["stop"] = tuple(merged.get("stop") or ())
+        return replace(SamplingParams(), **merged)
+
+
+class CallOptions(SamplingOptions):
+    """What one call may set: sampling, and how the request is treated."""
+
+    timeout: float | None = Field(default=None, gt=0, description="Seconds after which the request is given up.")
+
+    @classmethod
+    def parse(cls, where: str, options: Mapping[str, Any]) -> Self:
+        """Validate keyword arguments. Raises UnknownOption or OptionError, naming ``where``."""
+        return parse_options(cls, where, options)
+
+
+def parse_options(kind: type[OptionsT], where: str, options: Mapping[str, Any]) -> OptionsT:
+    """Build ``kind`` from keyword arguments. Raises UnknownOption or OptionError, naming ``where``."""
+    check_names(where, options, kind.model_fields)
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        raise option_error(where, error) from None
+
+
+def check_names(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise UnknownOption for the first given name that is not known."""
+    for name in given:
+        if name not in known:
+            raise UnknownOption(name, known, where)
+
+
+def option_error(where: str, error: ValidationError) -> OptionError:
+    """One sentence per wrong value, in our own error."""
+    problems = []
+    for item in error.errors(include_url=False):
+        name = ".".join(str(part) for part in item["loc"]) or "options"
+        problems.append(f"{name}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return OptionError(f"{where} was given " + "; ".join(problems) + ".")

@@ -1,0 +1,124 @@
+"""The values that travel through the package. All frozen; nothing here imports anything of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    ``content`` is text as the user or the model wrote it. It never becomes a special token, whatever it contains.
+    """
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, and when to end. Every field is concrete: defaults are already applied.
+
+    The order of operations is: logit bias, penalties, temperature, top-k, typical, top-p, min-p, draw.
+
+    - ``temperature``: 0 is greedy (the most probable token); larger is more random.
+    - ``top_k``: keep the k most probable tokens; 0 keeps all.
+    - ``top_p``: keep the fewest tokens whose probabilities sum to at least p; 1 keeps all (Holtzman et al. 2019).
+    - ``min_p``: keep tokens at least this fraction as probable as the most probable one; 0 keeps all
+      (Nguyen et al. 2024).
+    - ``typical_p``: keep the tokens nearest to the expected surprise until their mass is p; 1 keeps all
+      (Meister et al. 2022).
+    - ``repetition_penalty``: divides positive and multiplies negative logits of every token in prompt and answer; 1 is
+      off (Keskar et al. 2019).
+    - ``frequency_penalty``, ``presence_penalty``: subtracted per occurrence, and once, of a token in the answer;
+      0 is off.
+    - ``penalty_decay``: what every occurrence count is multiplied by at each token; 1 forgets nothing. RWKV's published
+      sampler uses 0.996.
+    - ``logit_bias``: token id → number added to its logit.
+    - ``seed``: the same seed on the same logits gives the same tokens. None takes a fresh one.
+    - ``max_tokens``: the most tokens to generate; None means as many as the context holds.
+    - ``stop``: strings that end the answer; they are not part of it.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_decay: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    max_tokens: int | None = 512
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One sampled token.
+
+    ``text`` is what this token added to the answer. It is empty while a multi-byte character is incomplete or while
+    the text may still become a stop string; a later event then carries it. ``logprob`` is the natural logarithm of the
+    token's probability under the model, before temperature and cuts; None unless it was asked for.
+    """
+
+    index: int
+    token_id: int
+    text: str
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a request cost. ``cached_prompt_tokens`` of the ``prompt_tokens`` were not computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_prompt_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations in seconds, measured from the submission of the request."""
+
+    queued: float
+    first_token: float
+    total: float
+    completion_tokens: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens after the first one per second after the first one; 0.0 where there is only one."""
+        span = self.total - self.first_token
+        return (self.completion_tokens - 1) / span if self.completion_tokens > 1 and span > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished answer.
+
+    ``token_ids`` are all tokens sampled, an end token included; ``text`` is without end token and stop string.
+    ``finish_reason`` is "stop" (the model ended, or a stop string came: then ``stop_match`` is that string) or "length"
+    (``max_tokens``, or the context is full). ``token_logprobs`` is empty unless they were asked for.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    stop_match: str | None = None
+    token_logprobs: tuple[float, ...] = ()
