@@ -1,1 +1,27 @@
+"""What models there are, and what is known about them: data from ``families/*.toml`` and from the user's own files."""
 
+from local_llms.catalog.registry import (
+    class_names,
+    default_model,
+    families,
+    find_family,
+    find_model,
+    find_template,
+    list_models,
+)
+from local_llms.catalog.schema import Family, FileSource, ModelCard, PackageSource, Template
+
+__all__ = [
+    "Family",
+    "FileSource",
+    "ModelCard",
+    "PackageSource",
+    "Template",
+    "class_names",
+    "default_model",
+    "families",
+    "find_family",
+    "find_model",
+    "find_template",
+    "list_models",
+]

@@ -1,0 +1,166 @@
+"""What a family file may say. ``local_llms/families/*.toml`` are the examples.
+
+A key that is not declared here is an error, so a misspelt one never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator, model_validator
+
+from local_llms.hub.source import FileSource, PackageSource, Source
+from local_llms.options import SamplingOptions
+
+CommercialUse = Literal["yes", "no", "conditional", "unknown"]
+ModelKind = Literal["generate", "embed"]
+ClassKind = Literal["llm", "chat"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+"""Lower-case letters, digits, dots, dashes and underscores: a model's name becomes a folder in the cache."""
+
+
+class _Sampling(SamplingOptions):
+    """The sampling options that a catalog may set."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def _sampling_defaults(value: Any) -> Mapping[str, Any]:
+    return _Sampling.model_validate(value).model_dump(exclude_none=True)
+
+
+SamplingDefaults = Annotated[Mapping[str, Any], PlainValidator(_sampling_defaults)]
+"""Names of ``SamplingOptions`` → values, checked as a caller's own would be."""
+
+
+class Template(BaseModel):
+    """How messages become a prompt.
+
+    - ``source``: Jinja text. It sees ``messages`` (``role`` and ``content`` each), ``input``,
+      ``add_generation_prompt``, ``bos_token``, ``eos_token`` and ``default_system``.
+    - ``bos_token``, ``eos_token``: marker texts; "" where the format has none.
+    - ``stop``: strings that end an answer. ``stop_tokens``: marker texts whose tokens end it.
+    - ``default_system``: the system message of a conversation that has none.
+    - ``provenance``: where the format is taken from, as ``owner/repository:path@commit``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    source: str = Field(min_length=1)
+    bos_token: str = ""
+    eos_token: str = ""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    stop_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    default_system: str | None = None
+    provenance: str = ""
+
+
+class ModelCard(BaseModel):
+    """A model that can be loaded by name.
+
+    ``family`` is filled in from the file; ``template`` and ``sampling`` take what they leave open from the family.
+    ``parameters`` (weights) and ``context_length`` (tokens) are 0 where they are not known. ``default`` marks the
+    model that is taken when none is named, one for each ``kind``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    family: str = ""
+    kind: ModelKind = "generate"
+    template: Name | None = None
+    parameters: int = Field(default=0, ge=0)
+    context_length: int = Field(default=0, ge=0)
+    licence: str = "unknown"
+    commercial_use: CommercialUse = "unknown"
+    licence_source: str = ""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    sampling: SamplingDefaults = Field(default_factory=dict)
+    notes: str = ""
+    default: bool = False
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the model file; None where no source tells."""
+        return next((source.size for source in self.sources if source.size is not None), None)
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the model file; None where it is not known."""
+        return next((source.sha256 for source in self.sources if source.sha256 is not None), None)
+
+
+class ClassNames(BaseModel):
+    """Names of the family's classes in the adapters: ``llm`` takes a string, ``chat`` takes messages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    llm: str | None = None
+    chat: str | None = None
+
+    @field_validator("llm", "chat")
+    @classmethod
+    def _is_a_class_name(cls, value: str | None) -> str | None:
+        if value is not None and (not value.isidentifier() or keyword.iskeyword(value) or value.startswith("_")):
+            raise ValueError("must be a public Python name, such as VicunaLLM")
+        return value
+
+
+class Family(BaseModel):
+    """One file of the catalog: templates, sampling defaults and models that belong together.
+
+    ``default_template`` may name a template of another family.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    title: str
+    description: str = ""
+    default_template: Name | None = None
+    classes: ClassNames = ClassNames()
+    sampling: SamplingDefaults = Field(default_factory=dict)
+    templates: tuple[Template, ...] = ()
+    models: tuple[ModelCard, ...] = ()
+
+    @field_validator("models")
+    @classmethod
+    def _belong_to_the_family(cls, cards: tuple[ModelCard, ...], info: ValidationInfo) -> tuple[ModelCard, ...]:
+        family, template = info.data.get("name"), info.data.get("default_template")
+        sampling = info.data.get("sampling", {})
+        for card in cards:
+            if card.family not in ("", family):
+                raise ValueError(f"{card.name} names another family, {card.family}; leave family out")
+        return tuple(
+            card.model_copy(
+                update={
+                    "family": family,
+                    "template": card.template or (template if card.kind == "generate" else None),
+                    "sampling": {**sampling, **card.sampling},
+                }
+            )
+            for card in cards
+        )
+
+    @model_validator(mode="after")
+    def _classes_have_a_template(self) -> Self:
+        if self.default_template is None and (self.classes.llm or self.classes.chat):
+            raise ValueError("classes need a default_template")
+        return self
+
+
+__all__ = [
+    "ClassKind",
+    "ClassNames",
+    "CommercialUse",
+    "Family",
+    "FileSource",
+    "ModelCard",
+    "ModelKind",
+    "PackageSource",
+    "Source",
+    "Template",
+]
