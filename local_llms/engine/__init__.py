@@ -1,1 +1,11 @@
+"""One engine per loaded model: requests come in, tokens go out.
 
+Nothing here knows a framework, a template or a single backend.
+"""
+
+from local_llms.engine.engine import Engine
+from local_llms.engine.request import Request
+from local_llms.engine.stats import EngineStats
+from local_llms.engine.stream import Stream
+
+__all__ = ["Engine", "EngineStats", "Request", "Stream"]

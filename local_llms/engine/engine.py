@@ -1,0 +1,106 @@
+"""The engine's face: check a request, hand it to the worker, and give back its stream."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from local_llms.backends.base import Backend, BackendInfo
+from local_llms.engine.job import Job
+from local_llms.engine.request import Request
+from local_llms.engine.stats import EngineStats
+from local_llms.engine.stream import Observer, Stream
+from local_llms.engine.worker import Worker
+from local_llms.errors import ContextOverflow, EmptyPrompt, EngineForked, UnsupportedFeature
+
+
+class Engine:
+    """Serves one loaded backend. All methods may be called from any thread."""
+
+    def __init__(self, backend: Backend, *, max_parallel: int = 16, max_queue: int = 256) -> None:
+        """Takes the backend over: from now on only the engine's thread computes with it.
+
+        ``max_parallel``: requests that decode together. ``max_queue``: requests that may wait.
+        """
+        self._backend = backend
+        self._process = os.getpid()
+        self._worker = Worker(backend, max_parallel=max_parallel, max_queue=max_queue)
+
+    @property
+    def backend(self) -> Backend:
+        """For ``tokenize``, ``token_bytes`` and ``info`` only."""
+        return self._backend
+
+    @property
+    def info(self) -> BackendInfo:
+        """Facts about the loaded model."""
+        return self._backend.info
+
+    def submit(self, request: Request, *, observers: Sequence[Observer] = ()) -> Stream:
+        """Queue a request and return its stream at once.
+
+        Raises EmptyPrompt, ContextOverflow, UnsupportedFeature, EngineBusy, EngineClosed or EngineForked.
+        """
+        self._check_process()
+        info = self.info
+        if not info.can_generate:
+            raise UnsupportedFeature(
+                f"The model {info.name or info.architecture} makes embeddings and cannot generate text. "
+                "Use embed() or LocalEmbeddings, or load a generating model."
+            )
+        if not request.prompt_ids:
+            raise EmptyPrompt("The prompt is empty. Give it some text.")
+        if len(request.prompt_ids) >= info.context_length:
+            raise ContextOverflow(
+                len(request.prompt_ids),
+                info.context_length,
+                f"Shorten it, or load the model with a larger context_length (it was trained with "
+                f"{info.trained_context_length}).",
+            )
+        job = Job(request, info, self._backend.token_bytes, time.monotonic())
+        self._worker.submit(job)
+        worker = self._worker
+        return Stream(job.channel, lambda: worker.cancel(job), deadline=request.deadline, observers=observers)
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> Future[NDArray[np.float32]]:
+        """Queue token ids to be embedded; the future gives an array of shape (texts, embedding size).
+
+        Raises UnsupportedFeature, EngineClosed or EngineForked.
+        """
+        self._check_process()
+        if self.info.embedding_size is None:
+            raise UnsupportedFeature(
+                f"The model {self.info.name or self.info.architecture} generates text and makes no embeddings. "
+                'Load an embedding model, such as "all-minilm-l6-v2".'
+            )
+        return self._worker.embed([list(text) for text in texts])
+
+    def stats(self) -> EngineStats:
+        """What the engine has done and is doing."""
+        return self._worker.stats()
+
+    def idle_seconds(self) -> float:
+        """Seconds since there was last something to do; 0.0 while there is."""
+        return self._worker.idle_seconds()
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are refused, after ``close`` or a failure of the whole engine."""
+        return self._worker.closed
+
+    def close(self) -> None:
+        """Fail what is under way with EngineClosed and free the weights. Closing twice does nothing."""
+        if os.getpid() == self._process:
+            self._worker.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise EngineForked(
+                "The model was loaded before this process was forked, and its threads and memory stayed behind. "
+                'Load it in the child, or start processes with the "spawn" method.'
+            )

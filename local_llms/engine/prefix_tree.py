@@ -1,0 +1,200 @@
+"""Which backend sequences hold which tokens, and how many cache cells that costs.
+
+A radix tree over all sequences, running and kept: an edge is a run of tokens that its owners share physically, since
+one was copied from the other. So the longest cached beginning of a prompt is one walk from the root, and the number of
+cells in use is the sum of the edges. (The idea of a radix tree over KV caches: Zheng et al. 2024, "SGLang".)
+
+Pure bookkeeping: no backend, no clock, no threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class _Node:
+    __slots__ = ("children", "owners", "parent", "tokens")
+
+    def __init__(self, parent: _Node | None, tokens: list[int], owners: set[int]) -> None:
+        self.parent = parent
+        self.tokens = tokens
+        self.owners = owners
+        # Several children may begin with one token, where two sequences computed the same text at the same time.
+        self.children: dict[int, list[_Node]] = {}
+
+    def add(self, child: _Node) -> None:
+        child.parent = self
+        self.children.setdefault(child.tokens[0], []).append(child)
+
+    def remove(self, child: _Node) -> None:
+        siblings = self.children[child.tokens[0]]
+        siblings.remove(child)
+        if not siblings:
+            del self.children[child.tokens[0]]
+
+
+class PrefixTree:
+    """The tokens of every non-empty sequence. Sequences are the backend's numbers."""
+
+    def __init__(self) -> None:
+        self._root = _Node(None, [], set())
+        self._tips: dict[int, _Node] = {}
+        self._lengths: dict[int, int] = {}
+        self.cells = 0
+        """Cache cells in use: tokens of all sequences, shared ones counted once."""
+
+    def length(self, sequence: int) -> int:
+        """Tokens that a sequence holds; 0 for an empty one."""
+        return self._lengths.get(sequence, 0)
+
+    def match(self, tokens: Sequence[int], limit: int, *, whole: bool = False) -> tuple[int | None, int]:
+        """A sequence that begins like ``tokens``, and for how many of the first ``limit`` tokens.
+
+        ``whole`` admits only sequences all of whose tokens agree: a recurrent state cannot be cut. (None, 0) where
+        nothing agrees.
+        """
+        tokens = list(tokens[:limit])
+        best: tuple[int | None, int] = (None, 0)
+        pending = [(self._root, 0)]
+        while pending:
+            node, position = pending.pop()
+            for child in self.children_for(node, tokens, position):
+                agreed = _agreement(child.tokens, tokens, position)
+                end = position + agreed
+                complete = agreed == len(child.tokens)
+                if whole:
+                    here = [owner for owner in child.owners if self._tips[owner] is child] if complete else []
+                    if here and end > best[1]:
+                        best = (here[0], end)
+                elif end > best[1]:
+                    best = (next(iter(child.owners)), end)
+                if complete and end < len(tokens):
+                    pending.append((child, end))
+        return best
+
+    @staticmethod
+    def children_for(node: _Node, tokens: list[int], position: int) -> Iterable[_Node]:
+        """Edges below ``node`` that begin with the token at ``position``."""
+        return node.children.get(tokens[position], ()) if position < len(tokens) else ()
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Record that the empty ``target`` was made a copy of the first ``length`` tokens of ``source``."""
+        node = self._tips[source]
+        end = self._lengths[source]
+        while end - len(node.tokens) >= length:
+            end -= len(node.tokens)
+            node = self._parent(node)
+        if end > length:
+            node = self._split(node, len(node.tokens) - (end - length))
+        self._tips[target] = node
+        self._lengths[target] = length
+        step: _Node | None = node
+        while step is not None and step is not self._root:
+            step.owners.add(target)
+            step = step.parent
+
+    def append(self, sequence: int, tokens: Sequence[int]) -> None:
+        """Record newly computed tokens of a sequence."""
+        if not tokens:
+            return
+        tip = self._tips.get(sequence, self._root)
+        if tip is not self._root and len(tip.owners) == 1 and not tip.children:
+            tip.tokens.extend(tokens)
+        else:
+            child = _Node(tip, list(tokens), {sequence})
+            tip.add(child)
+            self._tips[sequence] = child
+        self._lengths[sequence] = self._lengths.get(sequence, 0) + len(tokens)
+        self.cells += len(tokens)
+
+    def drop(self, sequence: int) -> None:
+        """Record that a sequence was emptied."""
+        node: _Node | None = self._tips.pop(sequence, None)
+        self._lengths.pop(sequence, None)
+        while node is not None and node is not self._root:
+            parent = self._parent(node)
+            node.owners.discard(sequence)
+            if node.owners:
+                self._merge(node)
+            else:
+                parent.remove(node)
+                self.cells -= len(node.tokens)
+            node = parent
+
+    def covered(self, sequence: int) -> bool:
+        """Whether another sequence physically holds all that this one holds."""
+        tip = self._tips.get(sequence)
+        return tip is None or len(tip.owners) > 1
+
+    def covered_by(self, sequence: int) -> set[int]:
+        """Other sequences all of whose tokens ``sequence`` physically holds too."""
+        found: set[int] = set()
+        node: _Node | None = self._tips.get(sequence)
+        while node is not None and node is not self._root:
+            found |= {owner for owner in node.owners if self._tips[owner] is node}
+            node = node.parent
+        return found - {sequence}
+
+    def cells_of(self, sequences: Iterable[int]) -> int:
+        """Cells that would stay in use if only these sequences were kept."""
+        counted: set[int] = set()
+        cells = 0
+        for sequence in sequences:
+            node: _Node | None = self._tips.get(sequence)
+            while node is not None and node is not self._root and id(node) not in counted:
+                counted.add(id(node))
+                cells += len(node.tokens)
+                node = node.parent
+        return cells
+
+    def _parent(self, node: _Node) -> _Node:
+        return node.parent if node.parent is not None else self._root
+
+    def _split(self, node: _Node, at: int) -> _Node:
+        """Cut an edge in two; returns the upper part, which holds its first ``at`` tokens."""
+        parent = self._parent(node)
+        parent.remove(node)
+        upper = _Node(parent, node.tokens[:at], set(node.owners))
+        parent.add(upper)
+        node.tokens = node.tokens[at:]
+        upper.add(node)
+        return upper
+
+    def _merge(self, node: _Node) -> None:
+        """Join an edge with its only child where both have the same owners, so that paths stay short."""
+        if len(node.children) != 1:
+            return
+        (siblings,) = node.children.values()
+        child = siblings[0]
+        if len(siblings) != 1 or child.owners != node.owners:
+            return
+        node.tokens.extend(child.tokens)
+        node.children = child.children
+        for grandchildren in node.children.values():
+            for grandchild in grandchildren:
+                grandchild.parent = node
+        for owner in node.owners:
+            if self._tips[owner] is child:
+                self._tips[owner] = node
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> int:
+    """How many first tokens two lists share, given that the first ``start`` agree."""
+    end = min(len(left), len(right))
+    if left[start:end] == right[start:end]:
+        return end
+    low, high = start, end
+    # Comparing slices is done in C; halving finds the first difference in few of them.
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _agreement(edge: list[int], tokens: list[int], position: int) -> int:
+    """How many tokens of an edge agree with ``tokens`` from ``position`` on."""
+    window = tokens[position : position + len(edge)]
+    return common_prefix(edge, window)

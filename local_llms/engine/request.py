@@ -1,0 +1,54 @@
+"""What an engine is asked for, and what it remembers of it while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from local_llms.types import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt, ready to be computed.
+
+    - ``prompt_ids``: all tokens of the prompt, BOS included.
+    - ``end_ids``: tokens that end the answer.
+    - ``max_tokens``: concrete; prompt and answer together never pass the context length.
+    - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token.
+    - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
+    """
+
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    end_ids: frozenset[int] = frozenset()
+    logprobs: bool = False
+    deadline: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A request in the scheduler's hands: the tokens it has, and how many of them are computed.
+
+    ``number`` is the backend's sequence while the request runs, else None. ``order`` is its place in line: the
+    scheduler serves small ones first and preempts large ones first. Once all of ``tokens`` is computed, a token is
+    sampled and added.
+    """
+
+    prompt_length: int
+    tokens: list[int]
+    order: int = 0
+    number: int | None = None
+    computed: int = 0
+    cached: int = 0
+    waits_for: tuple[Sequence, int] | None = None
+    preempted: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that are not computed yet."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether it only needs one more token computed."""
+        return self.computed >= self.prompt_length and self.remaining == 1

@@ -1,0 +1,291 @@
+"""Who computes what in the next step. Pure: no threads, no clock, no numpy, no backend.
+
+A step is one ``decode`` of the backend: one token for every sequence that decodes, and chunks of the prompts that are
+still being read, so that a long prompt never stalls the others' tokens. Sequences join and leave between any two steps.
+
+What a finished request computed is kept until its room is needed: the next prompt that begins alike is copied from it.
+Requests that wait and share a beginning with one that is being read wait for that part instead of computing it again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from local_llms.backends.base import BackendInfo, Chunk
+from local_llms.engine.prefix_tree import PrefixTree, common_prefix
+from local_llms.engine.request import Sequence
+
+WORTH_WAITING = 16
+"""Shared tokens, beyond those cached already, for which a request waits until another one has computed them."""
+
+ROOM_TO_GROW = 16
+"""Cache cells left free per running request when another one is admitted, so that it need not be preempted at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Let the empty sequence ``target`` begin with the first ``length`` tokens of ``source``."""
+
+    source: int
+    target: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Empty a sequence."""
+
+    number: int
+
+
+@dataclass(slots=True)
+class Step:
+    """What the backend has to do next: the moves in their order, then one decode of all chunks.
+
+    ``sequences[i]`` is the request of ``chunks[i]``.
+    """
+
+    moves: list[Copy | Free] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    sequences: list[Sequence] = field(default_factory=list)
+
+
+class Scheduler:
+    """The queue, the running requests, the kept prefixes, and the room they take."""
+
+    def __init__(self, info: BackendInfo, *, max_parallel: int) -> None:
+        """``max_parallel``: the most requests that decode together."""
+        self._info = info
+        self._max_parallel = min(max_parallel, info.max_sequences)
+        self.prompt_chunk = info.batch_tokens
+        """The most prompt tokens in a step in which others decode; the worker lowers it where steps take long."""
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._tree = PrefixTree()
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._unused = list(range(info.max_sequences - 1, -1, -1))
+        self._orders = 0
+
+    @property
+    def cells(self) -> int:
+        """Cache cells in use."""
+        return self._tree.cells
+
+    @property
+    def kept(self) -> int:
+        """Number of kept prefixes."""
+        return len(self._kept)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Put a request at the end of the line. It must fit into the context."""
+        self._orders += 1
+        sequence.order = self._orders
+        self.waiting.append(sequence)
+
+    def plan(self) -> Step:
+        """Decide the next step. The moves count as done; the chunks do once ``computed`` says so."""
+        step = Step()
+        if self.waiting:
+            self._admit(step)
+        room = self._info.batch_tokens
+        decoding = [sequence for sequence in self.running if sequence.decoding][:room]
+        for sequence in decoding:
+            self._add_chunk(step, sequence, 1)
+        room -= len(decoding)
+        if decoding:
+            room = min(room, self.prompt_chunk)
+        for sequence in self.running:
+            if room <= 0:
+                break
+            if not sequence.decoding:
+                length = min(sequence.remaining, room)
+                self._add_chunk(step, sequence, length)
+                room -= length
+        self._make_room(step)
+        return step
+
+    def computed(self, sequence: Sequence, chunk: Chunk) -> None:
+        """Record that a chunk was computed."""
+        self._tree.append(chunk.sequence, chunk.tokens)
+        sequence.computed += len(chunk.tokens)
+
+    def finish(self, sequence: Sequence) -> list[Free]:
+        """Take a request out, running or waiting, and keep what it computed; returns the moves to make."""
+        if sequence.number is None:
+            if sequence in self.waiting:
+                self.waiting.remove(sequence)
+            return []
+        self.running.remove(sequence)
+        number, sequence.number = sequence.number, None
+        if not self._tree.length(number) or (self._info.can_cut and self._tree.covered(number)):
+            return [self._release(number)]
+        moves: list[Free] = []
+        if self._info.can_cut:
+            moves = [self._release(other) for other in self._tree.covered_by(number) if other in self._kept]
+        self._kept[number] = None
+        return moves
+
+    def forget(self, sequence: Sequence) -> list[Free]:
+        """Take a request out and keep nothing of it."""
+        if sequence.number is None:
+            return self.finish(sequence)
+        self.running.remove(sequence)
+        number, sequence.number = sequence.number, None
+        return [self._release(number)]
+
+    def give_room(self) -> list[Free]:
+        """Free the least useful thing after the backend reported a full cache, or [] where there is nothing left."""
+        if self._kept:
+            return [self._evict()]
+        if len(self.running) > 1:
+            return [self._preempt()]
+        return []
+
+    def drop_kept(self) -> list[Free]:
+        """Free all kept prefixes."""
+        return [self._evict() for _ in range(len(self._kept))]
+
+    def _admit(self, step: Step) -> None:
+        blocked: list[Sequence] = []
+        while self.waiting and len(self.running) < self._max_parallel:
+            sequence = self.waiting.popleft()
+            if not self._start(sequence, step):
+                blocked.append(sequence)
+                if sequence.waits_for is None:
+                    break
+        self.waiting.extendleft(reversed(blocked))
+
+    def _start(self, sequence: Sequence, step: Step) -> bool:
+        """Give a waiting request a sequence of the backend, with the longest cached beginning; False: not yet."""
+        if self._still_waits(sequence):
+            return False
+        # The last token is always computed, since its logits are needed.
+        limit = len(sequence.tokens) - 1
+        source, length = self._tree.match(sequence.tokens, limit, whole=not self._info.can_cut)
+        for other in self.running:
+            if other.decoding or not self._info.can_cut:
+                continue
+            shared = min(common_prefix(other.tokens, sequence.tokens), limit, other.prompt_length)
+            if shared >= length + WORTH_WAITING and shared > other.computed:
+                sequence.waits_for = (other, shared)
+                return False
+        if not self._fits(sequence, length, source):
+            return False
+        if source is not None and source in self._kept:
+            self._kept.move_to_end(source)
+        if not self._unused and list(self._kept) == [source]:
+            # The only sequence to be had is the one to copy from.
+            source, length = None, 0
+        number = self._take_number(step, source)
+        if number is None:
+            return False
+        if source is not None:
+            step.moves.append(Copy(source, number, length))
+            self._tree.share(source, number, length)
+        sequence.number, sequence.computed = number, length
+        if not sequence.preempted:
+            sequence.cached = length
+        self.running.append(sequence)
+        self.running.sort(key=_order)
+        return True
+
+    @staticmethod
+    def _still_waits(sequence: Sequence) -> bool:
+        if sequence.waits_for is None:
+            return False
+        other, shared = sequence.waits_for
+        if other.number is not None and other.computed < shared:
+            return True
+        sequence.waits_for = None
+        return False
+
+    def _fits(self, sequence: Sequence, cached: int, source: int | None) -> bool:
+        """Whether the prompts that run and this one can all be read without preempting anybody."""
+        if not self.running:
+            return True
+        needed = self._tree.cells_of(self._numbers(source))
+        needed += len(sequence.tokens) - cached
+        needed += sum(other.remaining for other in self.running)
+        return needed + ROOM_TO_GROW * (len(self.running) + 1) <= self._info.cache_tokens
+
+    def _numbers(self, source: int | None) -> Iterator[int]:
+        for other in self.running:
+            if other.number is not None:
+                yield other.number
+        if source is not None:
+            yield source
+
+    def _take_number(self, step: Step, source: int | None) -> int | None:
+        if not self._unused:
+            victim = next((number for number in self._kept if number != source), None)
+            if victim is None:
+                return None
+            step.moves.append(self._evict(victim))
+        return self._unused.pop()
+
+    def _add_chunk(self, step: Step, sequence: Sequence, length: int) -> None:
+        if sequence.number is None:
+            return
+        start = sequence.computed
+        last = start + length == len(sequence.tokens)
+        tokens = sequence.tokens[start : start + length]
+        step.chunks.append(Chunk(sequence.number, start, tokens, "last" if last else "none"))
+        step.sequences.append(sequence)
+
+    def _make_room(self, step: Step) -> None:
+        """Evict kept prefixes, then preempt the youngest, until the chunks fit; the oldest always computes."""
+        while True:
+            needed = sum(len(chunk.tokens) for chunk in step.chunks)
+            free = self._info.cache_tokens - self._tree.cells
+            if needed <= free:
+                return
+            if self._kept:
+                step.moves.append(self._evict())
+            elif len(self.running) > 1:
+                victim = self.running[-1]
+                step.moves.append(self._preempt())
+                kept = [index for index, sequence in enumerate(step.sequences) if sequence is not victim]
+                step.chunks = [step.chunks[index] for index in kept]
+                step.sequences = [step.sequences[index] for index in kept]
+            else:
+                (sequence,) = step.sequences
+                step.chunks, step.sequences = [], []
+                if free > 0:
+                    self._add_chunk(step, sequence, free)
+                return
+
+    def _evict(self, number: int | None = None) -> Free:
+        """Give up a kept prefix: the least recently used one unless told which."""
+        if number is None:
+            number, _ = self._kept.popitem(last=False)
+        else:
+            del self._kept[number]
+        return self._release(number)
+
+    def _preempt(self) -> Free:
+        """Send the youngest running request back to the head of the line; its tokens stay, its room is freed."""
+        victim = self.running.pop()
+        number = victim.number if victim.number is not None else -1
+        victim.number, victim.computed, victim.waits_for = None, 0, None
+        victim.preempted += 1
+        self.preemptions += 1
+        self.waiting.appendleft(victim)
+        return self._release(number)
+
+    def _release(self, number: int) -> Free:
+        self._kept.pop(number, None)
+        self._tree.drop(number)
+        self._unused.append(number)
+        return Free(number)
+
+
+def _order(sequence: Sequence) -> int:
+    return sequence.order

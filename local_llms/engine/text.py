@@ -1,0 +1,58 @@
+"""Bytes of tokens → text: whole characters only, and nothing of a stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class TextAssembler:
+    """Puts the text of one answer together, token by token.
+
+    Text is held back while its last character is incomplete, and while its end may be the beginning of a stop string.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        """``stop``: non-empty strings; the first one to be complete ends the answer."""
+        self._stop = tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self.stop_match: str | None = None
+        """The stop string that was found."""
+
+    def push(self, data: bytes) -> str:
+        """Add the bytes of a token; returns the text that is certain now. After a stop string, always ""."""
+        if self.stop_match is not None:
+            return ""
+        text = self._decoder.decode(data)
+        if not self._stop:
+            return text
+        self._held += text
+        found = [(self._held.find(stop), order) for order, stop in enumerate(self._stop)]
+        matches = [(index, order) for index, order in found if index >= 0]
+        if matches:
+            index, order = min(matches)
+            self.stop_match = self._stop[order]
+            released, self._held = self._held[:index], ""
+            return released
+        keep = self._longest_beginning_of_a_stop()
+        released = self._held[: len(self._held) - keep]
+        self._held = self._held[len(self._held) - keep :]
+        return released
+
+    def finish(self) -> str:
+        """The text still held back, once no token follows. An incomplete character is left out."""
+        if self.stop_match is not None:
+            return ""
+        held, self._held = self._held, ""
+        self._decoder.reset()
+        return held
+
+    def _longest_beginning_of_a_stop(self) -> int:
+        """Length of the longest end of the held text with which a stop string begins."""
+        longest = max(len(stop) for stop in self._stop) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            end = self._held[-length:]
+            if any(stop.startswith(end) for stop in self._stop):
+                return length
+        return 0

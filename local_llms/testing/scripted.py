@@ -1,0 +1,221 @@
+"""A backend without weights: what it answers is a function of the tokens it holds.
+
+It watches over the protocol: ValueError where a chunk does not continue its sequence or a copy is not possible,
+CacheFull where the cells do not suffice, AssertionError where two threads compute at once. So a test of an engine on it
+is a test of the engine's bookkeeping.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from local_llms.backends.base import BackendInfo, Chunk, Logits
+from local_llms.errors import CacheFull, DecodeError, EngineClosed
+
+BOS, EOS, IM_START, IM_END = 256, 257, 258, 259
+VOCABULARY = 260
+SPECIALS = {"<s>": BOS, "</s>": EOS, "<|im_start|>": IM_START, "<|im_end|>": IM_END}
+
+Script = Callable[[Sequence[int]], int]
+"""The tokens of a sequence → the token that it makes most probable next."""
+
+
+def echo_script(tokens: Sequence[int]) -> int:
+    """A deterministic, aperiodic walk over small letters that depends on every token so far."""
+    return 97 + zlib.crc32(bytes(str(list(tokens)), "ascii")) % 26
+
+
+def say(text: str, *, end: int = EOS) -> Script:
+    """A script that answers every prompt with ``text`` and then ends; the prompt ends where the answer begins."""
+    answer: list[int] = [*text.encode(), end]
+
+    def script(tokens: Sequence[int]) -> int:
+        for done in range(min(len(answer) - 1, len(tokens)), -1, -1):
+            if list(tokens[len(tokens) - done :]) == answer[:done]:
+                return answer[done]
+        return answer[0]
+
+    return script
+
+
+class ScriptedBackend:
+    """Implements ``Backend`` over a vocabulary of 256 bytes and four special tokens."""
+
+    def __init__(
+        self,
+        script: Script = echo_script,
+        *,
+        context_length: int = 512,
+        cache_tokens: int = 4096,
+        max_sequences: int = 64,
+        batch_tokens: int = 128,
+        can_cut: bool = True,
+        step_seconds: float = 0.0,
+        fail_on: Callable[[Sequence[Chunk]], bool] | None = None,
+        info: BackendInfo | None = None,
+    ) -> None:
+        """``step_seconds``: how long a decode takes. ``fail_on``: chunks for which a decode raises DecodeError."""
+        self._info = info or BackendInfo(
+            backend="scripted",
+            architecture="scripted",
+            parameters=0,
+            vocabulary_size=VOCABULARY,
+            context_length=context_length,
+            trained_context_length=context_length,
+            cache_tokens=cache_tokens,
+            max_sequences=max_sequences,
+            batch_tokens=batch_tokens,
+            bos_id=BOS,
+            end_ids=frozenset({EOS, IM_END}),
+            adds_bos=True,
+            special_tokens=dict(SPECIALS),
+            eos_text="</s>",
+            embedding_size=8,
+            can_cut=can_cut,
+            name="scripted",
+        )
+        self._script = script
+        self._step_seconds = step_seconds
+        self._fail_on = fail_on
+        # A cell is one computed token; a copy refers to the same cells.
+        self._sequences: dict[int, list[tuple[int, int]]] = {}
+        self._cells = 0
+        self._computing = threading.Lock()
+        self._interrupt = threading.Event()
+        self._closed = False
+        self.decodes: list[list[Chunk]] = []
+        """Every decode so far."""
+
+    @property
+    def info(self) -> BackendInfo:
+        """Facts about the scripted model."""
+        return self._info
+
+    @property
+    def sequences(self) -> dict[int, list[int]]:
+        """The tokens of every non-empty sequence."""
+        return {number: [token for token, _ in held] for number, held in self._sequences.items() if held}
+
+    @property
+    def cells_used(self) -> int:
+        """Distinct cells in use."""
+        return len({cell for held in self._sequences.values() for _, cell in held})
+
+    def tokenize(self, text: str) -> list[int]:
+        """The UTF-8 bytes of the text."""
+        self._check_open()
+        return list(text.encode("utf-8", errors="replace"))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """One byte, or none for a special token."""
+        self._check_open()
+        return bytes([token_id]) if token_id < 256 else b""
+
+    def decode(self, chunks: Sequence[Chunk]) -> Logits:
+        """Hold the tokens, and give one row per position asked for; the scripted token has the largest logit."""
+        self._check_open()
+        if not self._computing.acquire(blocking=False):
+            raise AssertionError("two threads compute at once")
+        try:
+            return self._decode(chunks)
+        finally:
+            self._computing.release()
+
+    def _decode(self, chunks: Sequence[Chunk]) -> Logits:
+        self._check_chunks(chunks)
+        self._interrupt.clear()
+        if self._step_seconds and self._interrupt.wait(self._step_seconds):
+            raise DecodeError("interrupted")
+        if self._fail_on is not None and self._fail_on(chunks):
+            raise DecodeError("scripted failure")
+        new = sum(len(chunk.tokens) for chunk in chunks)
+        if self.cells_used + new > self._info.cache_tokens:
+            raise CacheFull("the scripted cache is full")
+        self.decodes.append(list(chunks))
+        rows: list[NDArray[np.float32]] = []
+        for chunk in chunks:
+            held = self._sequences.setdefault(chunk.sequence, [])
+            for index, token in enumerate(chunk.tokens):
+                self._cells += 1
+                held.append((token, self._cells))
+                last = index == len(chunk.tokens) - 1
+                if chunk.logits == "all" or (chunk.logits == "last" and last):
+                    rows.append(self._row([token for token, _ in held]))
+        return np.stack(rows) if rows else np.zeros((0, self._info.vocabulary_size), dtype=np.float32)
+
+    def _row(self, tokens: list[int]) -> NDArray[np.float32]:
+        noise = np.random.default_rng(zlib.crc32(bytes(str(tokens), "ascii")))
+        row = noise.standard_normal(self._info.vocabulary_size).astype(np.float32)
+        row[self._script(tokens)] = 8.0
+        return row
+
+    def _check_chunks(self, chunks: Sequence[Chunk]) -> None:
+        numbers = [chunk.sequence for chunk in chunks]
+        problems = [
+            (len(set(numbers)) != len(numbers), "a sequence occurs twice in a decode"),
+            (any(not 0 <= number < self._info.max_sequences for number in numbers), "no such sequence"),
+            (sum(len(chunk.tokens) for chunk in chunks) > self._info.batch_tokens, "more tokens than batch_tokens"),
+            (any(not chunk.tokens for chunk in chunks), "a chunk without tokens"),
+            (
+                any(chunk.start != len(self._sequences.get(chunk.sequence, [])) for chunk in chunks),
+                "not a continuation",
+            ),
+            (any(not 0 <= token < VOCABULARY for chunk in chunks for token in chunk.tokens), "no such token"),
+        ]
+        for wrong, text in problems:
+            if wrong:
+                raise ValueError(text)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` hold the same cells as the beginning of ``source``."""
+        self._check_open()
+        held = self._sequences.get(source, [])
+        if self._sequences.get(target) or not 0 < length <= len(held):
+            raise ValueError(f"cannot copy {length} tokens of {source} to {target}")
+        if not self._info.can_cut and length != len(held):
+            raise ValueError("a recurrent state is copied whole")
+        self._sequences[target] = held[:length]
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Forget the end of a sequence."""
+        self._check_open()
+        if not self._info.can_cut:
+            raise ValueError("a recurrent state cannot be cut")
+        del self._sequences.setdefault(sequence, [])[length:]
+
+    def free(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self._check_open()
+        self._sequences.pop(sequence, None)
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Vectors that depend on each text's tokens alone."""
+        self._check_open()
+        if self._step_seconds:
+            time.sleep(self._step_seconds)
+        rows = [np.random.default_rng(zlib.crc32(bytes(str(list(text)), "ascii"))).standard_normal(8) for text in texts]
+        vectors = np.array(rows, dtype=np.float32).reshape(len(texts), 8)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def encode_for_embedding(self, text: str) -> list[int]:
+        """BOS, the bytes, EOS; cut to the context."""
+        return [BOS, *self.tokenize(text)[: self._info.context_length - 2], EOS]
+
+    def interrupt(self) -> None:
+        """End a running decode."""
+        self._interrupt.set()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._closed = True
+        self._sequences.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("The scripted backend was closed.")
