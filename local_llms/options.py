@@ -5,7 +5,7 @@ Every field may be None: not given. Defaults come from the model's family, then 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar
 
@@ -75,17 +75,21 @@ class SamplingOptions(BaseModel):
             raise ValueError("a stop string must not be empty")
         return None if values is None else list(values)
 
-    def resolve(self, defaults: Mapping[str, Any]) -> SamplingParams:
-        """Concrete parameters: what was given, else ``defaults`` (of the family), else those of SamplingParams."""
+    def resolve(self, defaults: Mapping[str, Any], stop: Sequence[str] = ()) -> SamplingParams:
+        """Concrete parameters: what was given, else ``defaults`` (of the family), else those of SamplingParams.
+
+        ``stop``: strings that end an answer in any case, those of the template.
+        """
         given = {name: value for name, value in self if name in SamplingOptions.model_fields and value is not None}
         merged = {**defaults, **given}
-        merged["stop"] = tuple(merged.get("stop") or ())
+        merged["stop"] = (*(merged.get("stop") or ()), *stop)
         return replace(SamplingParams(), **merged)
 
 
 class CallOptions(SamplingOptions):
     """What one call may set: sampling, and how the request is treated."""
 
+    template: str | None = Field(default=None, description="Name of another prompt template for this call.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds after which the request is given up.")
 
     @classmethod

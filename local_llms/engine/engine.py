@@ -65,7 +65,9 @@ class Engine:
         job = Job(request, info, self._backend.token_bytes, time.monotonic())
         self._worker.submit(job)
         worker = self._worker
-        return Stream(job.channel, lambda: worker.cancel(job), deadline=request.deadline, observers=observers)
+        stream = Stream(job.channel, lambda: worker.cancel(job), deadline=request.deadline, observers=observers)
+        stream.announce(len(request.prompt_ids))
+        return stream
 
     def embed(self, texts: Sequence[Sequence[int]]) -> Future[NDArray[np.float32]]:
         """Queue token ids to be embedded; the future gives an array of shape (texts, embedding size).

@@ -17,6 +17,9 @@ from local_llms.types import Completion, TokenEvent
 class Observer(Protocol):
     """What a reader may attach to a stream; ``callbacks.TokenCallback`` is one."""
 
+    def on_start(self, prompt_tokens: int) -> None:
+        """Called once, when the request was queued."""
+
     def on_token(self, event: TokenEvent) -> None:
         """Called for every token."""
 
@@ -101,6 +104,11 @@ class Stream:
         self._deadline = deadline
         self._observers = tuple(observers)
         self._reported = False
+
+    def announce(self, prompt_tokens: int) -> None:
+        """Tell the observers that the request was queued."""
+        for observer in self._observers:
+            self._call(observer.on_start, prompt_tokens)
 
     @property
     def completion(self) -> Completion | None:

@@ -1,0 +1,311 @@
+"""The one door: load a model, and ask it.
+
+The adapters and the command enter here; they know no engine and no backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from local_llms.backends.base import LoadOptions
+from local_llms.callbacks import TokenCallback
+from local_llms.catalog import ModelCard, find_family, find_template
+from local_llms.engine import Engine, EngineStats, Request, Stream
+from local_llms.errors import EngineBusy, EngineClosed, TemplateError
+from local_llms.options import CallOptions, LoadingOptions, parse_options
+from local_llms.pool import SharedEngine, Weights, pool
+from local_llms.prompts import Prompt, check_not_empty, encode, render, text_of
+from local_llms.resolve import ChosenTemplate, ModelName, choose_template, find_source
+from local_llms.types import Completion, Message
+
+PromptInput = str | Sequence[Message]
+"""A string is one user message in the model's template; messages are a conversation."""
+
+LONG_PROMPT = 20_000
+"""Characters from which tokenizing could hold an event loop up, so that it goes to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was loaded, and why so. Lengths in tokens, sizes in bytes."""
+
+    name: str
+    path: Path
+    architecture: str
+    parameters: int
+    quantization: str
+    size: int
+    context_length: int
+    trained_context_length: int
+    template: str | None
+    template_reason: str
+    backend: str
+    backend_reason: str
+    device: str
+    can_generate: bool
+    embedding_size: int | None
+    licence: str
+
+
+def load_model(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> LoadedModel:
+    """Load a model, or share it with whoever has loaded it with equal options.
+
+    ``model``: a name of the catalog (fetched at the first use), a file, or None for the small default model.
+    ``family``: the family whose prompt format to use. ``loading``: the fields of ``LoadingOptions``.
+
+    Raises ModelNotFound, ModelFileError, MissingDependency, DownloadError, OptionError or UnknownOption.
+    """
+    options = parse_options(LoadingOptions, "load_model()", loading)
+    return LoadedModel(model, family, options)
+
+
+class LoadedModel:
+    """A counted handle on a loaded model. The weights are freed when the last handle is closed or dropped.
+
+    All methods may be called from any thread. A copied or pickled handle carries the specification and loads again.
+    """
+
+    def __init__(self, model: ModelName | None, family: str | None, options: LoadingOptions) -> None:
+        """Use ``load_model``."""
+        self._family = family
+        self._specification = (model, family, options.model_dump(exclude_unset=True))
+        if options.template is not None:
+            find_template(options.template)
+        source = find_source(model, family)
+        self._card: ModelCard | None = source.card
+        path = source.path()
+        load = LoadOptions(**{name: getattr(options, name) for name in LoadOptions.__dataclass_fields__})
+        weights = Weights.of(path, options.backend, load, options.max_queue, options.idle_unload)
+        self._shared: SharedEngine = pool.acquire(weights)
+        self._close = weakref.finalize(self, pool.release, self._shared)
+        with self._shared.use() as engine:
+            self._chosen = choose_template(options.template, family, source.card, engine.info)
+            self._end_ids = engine.info.end_ids
+            self._info = self._describe(source.name, path, engine)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What was loaded, and why so."""
+        return self._info
+
+    def submit(
+        self,
+        prompt: PromptInput,
+        *,
+        input: str | None = None,
+        logprobs: bool = False,
+        token_callbacks: Sequence[TokenCallback] = (),
+        **options: Any,
+    ) -> Stream:
+        """Queue a request and return its stream at once, without waiting for the model.
+
+        ``input``: a text that the instruction is about, for templates that know one. ``logprobs``: whether each token's
+        log-probability is wanted. ``options``: the fields of ``CallOptions``.
+
+        Raises EmptyPrompt, ContextOverflow, TemplateError, OptionError, UnknownOption, EngineBusy or EngineClosed.
+        """
+        call = CallOptions.parse("generate()", options)
+        with self._use() as engine:
+            chosen = self._template(call.template)
+            check_not_empty(_messages(prompt))
+            ids = encode(self._render(chosen, prompt, input), engine.backend)
+            stop_ids = (engine.info.special_tokens.get(text) for text in chosen.template.stop_tokens)
+            request = Request(
+                prompt_ids=tuple(ids),
+                params=call.resolve(self._sampling_defaults(), chosen.template.stop),
+                end_ids=self._end_ids.union(number for number in stop_ids if number is not None),
+                logprobs=logprobs or bool(token_callbacks),
+                deadline=None if call.timeout is None else time.monotonic() + call.timeout,
+            )
+            return engine.submit(request, observers=token_callbacks)
+
+    async def asubmit(self, prompt: PromptInput, **options: Any) -> Stream:
+        """Like ``submit``, without holding the event loop up by a long text or a reload."""
+        size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
+        if self._shared.loaded and size < LONG_PROMPT:
+            return self.submit(prompt, **options)
+        return await asyncio.to_thread(self.submit, prompt, **options)
+
+    def generate(self, prompt: PromptInput, **options: Any) -> Completion:
+        """The whole answer. Options and errors as in ``submit``, and DeadlineExceeded, DecodeError, CallbackError."""
+        return self.submit(prompt, **options).result()
+
+    async def agenerate(self, prompt: PromptInput, **options: Any) -> Completion:
+        """Like ``generate``; cancelling the task stops the computing."""
+        return await (await self.asubmit(prompt, **options)).aresult()
+
+    def stream(self, prompt: PromptInput, **options: Any) -> Stream:
+        """The answer as it comes: ``for event in model.stream(…)``, or ``async for`` after ``asubmit``."""
+        return self.submit(prompt, **options)
+
+    def generate_many(self, prompts: Iterable[PromptInput], **options: Any) -> list[Completion]:
+        """The answers to many prompts, decoded together, in the order of the prompts; as many as you like.
+
+        The first error is raised, and what is under way is cancelled.
+        """
+        pending: deque[Stream] = deque()
+        answers: list[Completion] = []
+        try:
+            for prompt in prompts:
+                while (stream := self._try_submit(prompt, bool(pending), options)) is None:
+                    answers.append(pending.popleft().result())
+                pending.append(stream)
+            while pending:
+                answers.append(pending.popleft().result())
+        finally:
+            for stream in pending:
+                stream.cancel()
+        return answers
+
+    async def agenerate_many(self, prompts: Iterable[PromptInput], **options: Any) -> list[Completion]:
+        """Like ``generate_many``, without blocking the event loop."""
+        pending: deque[Stream] = deque()
+        answers: list[Completion] = []
+        try:
+            for prompt in prompts:
+                while (stream := self._try_submit(prompt, bool(pending), options)) is None:
+                    answers.append(await pending.popleft().aresult())
+                pending.append(stream)
+            while pending:
+                answers.append(await pending.popleft().aresult())
+        finally:
+            for stream in pending:
+                stream.cancel()
+        return answers
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector of length 1 per text, each ``info.embedding_size`` numbers. A text too long is cut to the context.
+
+        Raises UnsupportedFeature where the model makes no embeddings.
+        """
+        if not texts:
+            return []
+        with self._use() as engine:
+            future = engine.embed([engine.backend.encode_for_embedding(text) for text in texts])
+        vectors: list[list[float]] = future.result().tolist()
+        return vectors
+
+    async def aembed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Like ``embed``, without blocking the event loop."""
+        if not texts:
+            return []
+
+        def submit() -> Future[NDArray[np.float32]]:
+            with self._use() as engine:
+                return engine.embed([engine.backend.encode_for_embedding(text) for text in texts])
+
+        future = await asyncio.to_thread(submit) if sum(map(len, texts)) > LONG_PROMPT else submit()
+        vectors: list[list[float]] = (await asyncio.wrap_future(future)).tolist()
+        return vectors
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text: no BOS, no template, and no special token whatever the text contains."""
+        with self._use() as engine:
+            return engine.backend.tokenize(text)
+
+    def count_tokens(self, prompt: PromptInput, *, input: str | None = None) -> int:
+        """Tokens that ``generate`` would send for this prompt, template and BOS included."""
+        with self._use() as engine:
+            return len(encode(self._render(self._template(None), prompt, input), engine.backend))
+
+    def render(self, prompt: PromptInput, *, input: str | None = None) -> str:
+        """The text that ``generate`` would send."""
+        return text_of(self._render(self._template(None), prompt, input))
+
+    def stats(self) -> EngineStats:
+        """What the engine has done and is doing; it is shared by all handles on these weights."""
+        with self._use() as engine:
+            return engine.stats()
+
+    def close(self) -> None:
+        """Give this handle up. Closing twice does nothing; using it afterwards raises EngineClosed."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, self._specification
+
+    def __repr__(self) -> str:
+        state = "" if self._close.alive else ", closed"
+        return f"<LoadedModel {self._info.name} on {self._info.backend}{state}>"
+
+    def _use(self) -> AbstractContextManager[Engine]:
+        if not self._close.alive:
+            raise EngineClosed(f"The model {self._info.name} was closed. Load it again with load_model().")
+        return self._shared.use()
+
+    def _try_submit(self, prompt: PromptInput, may_wait: bool, options: dict[str, Any]) -> Stream | None:
+        """A stream, or None where the queue is full and there is an answer to wait for."""
+        try:
+            return self.submit(prompt, **options)
+        except EngineBusy:
+            if not may_wait:
+                raise
+            return None
+
+    def _template(self, name: str | None) -> ChosenTemplate:
+        if name is not None:
+            return ChosenTemplate(find_template(name)[1], f"template={name!r} was given")
+        if self._chosen is None:
+            raise TemplateError(
+                f"Nothing tells which prompt template {self._info.name} was trained with: its file carries none. "
+                'Name one with template=, or use template="plain" to send prompts as they are.'
+            )
+        return self._chosen
+
+    def _render(self, chosen: ChosenTemplate, prompt: PromptInput, input: str | None) -> Prompt:
+        return render(chosen.template, _messages(prompt), input=input)
+
+    def _sampling_defaults(self) -> dict[str, Any]:
+        if self._card is not None:
+            return dict(self._card.sampling)
+        return dict(find_family(self._family).sampling) if self._family is not None else {}
+
+    def _describe(self, name: str, path: Path, engine: Engine) -> ModelInfo:
+        info, chosen, card = engine.info, self._chosen, self._card
+        return ModelInfo(
+            name=name,
+            path=path,
+            architecture=info.architecture,
+            parameters=info.parameters or (card.parameters if card else 0),
+            quantization=info.quantization,
+            size=path.stat().st_size,
+            context_length=info.context_length,
+            trained_context_length=info.trained_context_length,
+            template=chosen.template.name if chosen else None,
+            template_reason=chosen.reason if chosen else "nothing tells which one is right",
+            backend=info.backend,
+            backend_reason=self._shared.backend_reason,
+            device=info.device,
+            can_generate=info.can_generate,
+            embedding_size=info.embedding_size,
+            licence=card.licence if card else "unknown",
+        )
+
+
+def _load_again(model: ModelName | None, family: str | None, loading: dict[str, Any]) -> LoadedModel:
+    return load_model(model, family=family, **loading)
+
+
+def _messages(prompt: PromptInput) -> Sequence[Message]:
+    return [Message("user", prompt)] if isinstance(prompt, str) else prompt

@@ -1,0 +1,164 @@
+"""The loaded models of this process: equal weights and loading options share one engine."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_llms import backends
+from local_llms.backends.base import LoadOptions
+from local_llms.engine import Engine
+from local_llms.errors import EngineClosed, ModelFileError
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What makes two loaded models the same: the file as it is now, and how it is loaded."""
+
+    path: Path
+    modified: int
+    size: int
+    backend: str | None
+    options: LoadOptions
+    max_queue: int
+    idle_unload: float | None
+
+    @classmethod
+    def of(
+        cls, path: Path, backend: str | None, options: LoadOptions, max_queue: int, idle_unload: float | None
+    ) -> Weights:
+        """Look at a file. Raises ModelFileError where there is none."""
+        try:
+            real = path.resolve(strict=True)
+            status = real.stat()
+        except (OSError, RuntimeError) as error:
+            raise ModelFileError(f"{path} cannot be read: {error}.") from error
+        return cls(real, status.st_mtime_ns, status.st_size, backend, options, max_queue, idle_unload)
+
+
+class SharedEngine:
+    """An engine and the number of handles that hold it. Loaded at the first use, and again after an idle unload."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.handles = 0
+        self.backend_reason = ""
+        self._engine: Engine | None = None
+        self._users = 0
+        self._lock = threading.RLock()
+        self._reaper: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory now."""
+        engine = self._engine
+        return engine is not None and not engine.closed
+
+    @contextmanager
+    def use(self) -> Iterator[Engine]:
+        """The engine, loaded where it is not; it is not unloaded inside the block.
+
+        Raises what loading raises, or EngineClosed once the last handle was closed.
+        """
+        with self._lock:
+            engine = self._load()
+            self._users += 1
+        try:
+            yield engine
+        finally:
+            with self._lock:
+                self._users -= 1
+
+    def close(self) -> None:
+        """Free the weights for good."""
+        with self._lock:
+            self._closed = True
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _load(self) -> Engine:
+        if self._closed:
+            raise EngineClosed("The model was closed. Load it again with load_model().")
+        if self._engine is None or self._engine.closed:
+            weights = self.weights
+            module, self.backend_reason = backends.choose(weights.path, weights.backend)
+            backend = module.load(weights.path, weights.options)
+            self._engine = Engine(backend, max_parallel=weights.options.max_parallel, max_queue=weights.max_queue)
+            if weights.idle_unload is not None:
+                self._reaper = threading.Thread(
+                    target=self._unload_when_idle, args=(weights.idle_unload,), name="local-llms-idle", daemon=True
+                )
+                self._reaper.start()
+        return self._engine
+
+    def _unload_when_idle(self, seconds: float) -> None:
+        while True:
+            time.sleep(min(seconds / 4, 5.0))
+            with self._lock:
+                engine = self._engine
+                if engine is None or engine.closed:
+                    return
+                if self._users == 0 and engine.idle_seconds() >= seconds:
+                    self._engine = None
+                    break
+        engine.close()
+
+
+class Pool:
+    """Every shared engine of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engines: dict[Weights, SharedEngine] = {}
+        self._prepared = False
+
+    def acquire(self, weights: Weights) -> SharedEngine:
+        """The engine of these weights, one handle more; it is loaded before this returns."""
+        with self._lock:
+            self._prepare()
+            shared = self._engines.setdefault(weights, SharedEngine(weights))
+            shared.handles += 1
+        try:
+            with shared.use():
+                pass
+        except BaseException:
+            self.release(shared)
+            raise
+        return shared
+
+    def release(self, shared: SharedEngine) -> None:
+        """One handle less; the weights are freed with the last one."""
+        with self._lock:
+            shared.handles -= 1
+            last = shared.handles == 0
+            if last and self._engines.get(shared.weights) is shared:
+                del self._engines[shared.weights]
+        if last:
+            shared.close()
+
+    def _prepare(self) -> None:
+        if not self._prepared:
+            # A thread in native code must end before the interpreter does; a forked child starts with nothing loaded.
+            self._prepared = True
+            atexit.register(self._close_all)
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _close_all(self) -> None:
+        for shared in list(self._engines.values()):
+            shared.close()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._engines = {}
+
+
+pool = Pool()
+"""The pool of this process."""
