@@ -59,8 +59,9 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
     try:
         return ModelSource(model, find_model(model), None)
     except ModelNotFound:
-        if _looks_like_a_path(model):
-            return ModelSource(model, None, Path(model).expanduser())
+        path = Path(model).expanduser()
+        if os.sep in model or model.startswith(("~", ".")) or path.suffix == ".gguf" or path.exists():
+            return ModelSource(model, None, path)
         raise
 
 
@@ -95,7 +96,3 @@ def _family_template(family: Family) -> ChosenTemplate | None:
 def _own_template(info: BackendInfo, source: str) -> Template:
     bos = next((text for text, number in info.special_tokens.items() if number == info.bos_id), "")
     return Template(name="from-file", source=source, bos_token=bos, eos_token=info.eos_text)
-
-
-def _looks_like_a_path(name: str) -> bool:
-    return os.sep in name or name.startswith(("~", ".")) or "." in Path(name).suffix or Path(name).exists()
