@@ -1,0 +1,178 @@
+"""What the adapters have in common: options as fields, a model that is loaded at its first use, errors of our own.
+
+Both LangChain's and llama-index's classes are pydantic models, so these are mixins of pydantic models; they know neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from local_llms.callbacks import TokenCallback
+from local_llms.errors import EngineClosed
+from local_llms.models import LoadedModel, load_model
+from local_llms.options import (
+    CallOptions,
+    LoadingOptions,
+    SamplingOptions,
+    check_names,
+    option_error,
+)
+
+CALL_NAMES = (*CallOptions.model_fields, "model", "input", "logprobs", "token_callbacks")
+"""What one call may set."""
+
+
+class Handles:
+    """The models that one object has loaded, each at its first use, until ``close``.
+
+    May be used from any thread. A copy, by ``copy`` or pickle, starts empty and loads again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[Any, LoadedModel] = {}
+        self._closed = False
+
+    def get(self, model: str | None, family: str | None, loading: Mapping[str, Any]) -> LoadedModel:
+        """The model, loaded if need be. Raises what ``load_model`` raises, or EngineClosed after ``close``."""
+        key = (model, family, tuple(loading.items()))
+        with self._lock:
+            if self._closed:
+                raise EngineClosed("This object was closed. Make a new one, or a copy of it.")
+            if key not in self._held:
+                self._held[key] = load_model(model, family=family, **loading)
+            return self._held[key]
+
+    async def aget(self, model: str | None, family: str | None, loading: Mapping[str, Any]) -> LoadedModel:
+        """Like ``get``; loading happens in a thread, so that the event loop goes on meanwhile."""
+        held = None if self._closed else self._held.get((model, family, tuple(loading.items())))
+        return held if held is not None else await asyncio.to_thread(self.get, model, family, loading)
+
+    def close(self) -> None:
+        """Give all models up. Closing twice does nothing."""
+        with self._lock:
+            self._closed = True
+            held, self._held = self._held, {}
+        for model in held.values():
+            model.close()
+
+    def __reduce__(self) -> tuple[type[Handles], tuple[()]]:
+        return Handles, ()
+
+
+class ModelFields(LoadingOptions):
+    """An object that uses a model: which one, how it is loaded, and when. Nothing is loaded before the first use.
+
+    A wrong name or value raises UnknownOption or OptionError. ``close()``, or leaving a ``with`` block, gives the model
+    up; the weights are freed when nobody else uses them. Copies and pickles carry the options, not the weights.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+
+    family: ClassVar[str | None] = None
+    """The family whose prompt format the class stands for."""
+    ignored_names: ClassVar[frozenset[str]] = frozenset()
+    """Names that the framework passes along and that mean nothing here."""
+
+    model: str | None = Field(
+        default=None, description="A name of the catalog or the path of a file; None: the small default model."
+    )
+    _handles: Handles = PrivateAttr(default_factory=Handles)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: Any) -> Any:
+        if not isinstance(value, os.PathLike):
+            return value
+        path = os.fspath(value)
+        # A bare file name would read like a name of the catalog.
+        return path if os.sep in path else os.path.join(os.curdir, path)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_our_errors(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(values, Mapping):
+            aliases = {field.alias for field in cls.model_fields.values() if field.alias is not None}
+            check_names(cls.__name__, values, dict.fromkeys((*cls.model_fields, *aliases, *cls.ignored_names)))
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise option_error(cls.__name__, error) from None
+
+    def loaded(self, model: str | None = None) -> LoadedModel:
+        """The object's model, or the one named for a single call. Loads it at the first use, which may take seconds.
+
+        Raises ModelNotFound, ModelFileError, MissingDependency, DownloadError, or EngineClosed after ``close``.
+        """
+        return self._handles.get(model or self.model, self.family, self._loading())
+
+    async def aloaded(self, model: str | None = None) -> LoadedModel:
+        """Like ``loaded``, without holding the event loop up."""
+        return await self._handles.aget(model or self.model, self.family, self._loading())
+
+    def close(self) -> None:
+        """Give the model up. Using the object afterwards raises EngineClosed."""
+        self._handles.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __copy__(self) -> Self:
+        twin = super().__copy__()
+        twin._handles = Handles()
+        return twin
+
+    def _loading(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in LoadingOptions.model_fields}
+
+
+class GenerationFields(ModelFields, SamplingOptions):
+    """An object that generates text: how it samples, and who hears of each token."""
+
+    timeout: float | None = Field(default=None, gt=0, description="Seconds after which a request is given up.")
+    token_callbacks: list[TokenCallback] = Field(
+        default_factory=list, exclude=True, description="Hear of the start, each token and the end of every request."
+    )
+
+    def call_options(self, where: str, given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """What one call asks for: the model it names, and the arguments of ``LoadedModel.submit``.
+
+        ``given``, the call's own keyword arguments, may hold the fields of ``CallOptions``, ``model``, ``input``,
+        ``logprobs`` and ``token_callbacks``. They come before the object's fields; callbacks are added to its own.
+
+        Raises UnknownOption or OptionError, naming ``where``.
+        """
+        check_names(where, given, dict.fromkeys(CALL_NAMES))
+        own = {
+            name: value
+            for name in (*SamplingOptions.model_fields, "timeout")
+            if (value := getattr(self, name)) is not None
+        }
+        call = {name: value for name, value in given.items() if value is not None}
+        options = {**own, **call}
+        model = options.pop("model", None)
+        checked = {name: value for name, value in options.items() if name in CallOptions.model_fields}
+        CallOptions.parse(where, checked)
+        options["token_callbacks"] = [*self.token_callbacks, *call.get("token_callbacks", ())]
+        return None if model is None else self._path_as_text(model), options
