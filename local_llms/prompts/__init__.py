@@ -1,1 +1,30 @@
+"""Template → segments → token ids. The only room that may emit a special token.
 
+Who writes what: a template's author writes structure, everybody else content. Only structure becomes special tokens,
+so nothing that a user, a document or a model writes can end a turn or begin another.
+"""
+
+from local_llms.prompts.encode import Tokenizer, encode
+from local_llms.prompts.named import render_prompt
+from local_llms.prompts.render import (
+    MessageLike,
+    Prompt,
+    Segment,
+    TemplateLike,
+    check_not_empty,
+    render,
+    text_of,
+)
+
+__all__ = [
+    "MessageLike",
+    "Prompt",
+    "Segment",
+    "TemplateLike",
+    "Tokenizer",
+    "check_not_empty",
+    "encode",
+    "render",
+    "render_prompt",
+    "text_of",
+]

@@ -1,0 +1,137 @@
+"""A prompt becomes token ids. The only place that turns the text of a marker into a special token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from threading import Lock
+from typing import Protocol
+
+from local_llms.backends.base import BackendInfo
+from local_llms.errors import EmptyPrompt, PromptError
+from local_llms.prompts.render import Prompt
+
+_KEPT = 8
+
+
+class Tokenizer(Protocol):
+    """The part of a backend that is needed here."""
+
+    @property
+    def info(self) -> BackendInfo:
+        """Special tokens and the policy about BOS."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of plain text, none of them special."""
+        ...
+
+
+def encode(prompt: Prompt, backend: Tokenizer) -> list[int]:
+    """Token ids of a prompt.
+
+    A special token comes from structure only: from a marker that stands whole in trusted text; of several that begin at
+    one place the longest counts. What lies between two markers, structure and content together, is tokenized
+    as one string, so that the ids of ordinary prompts are those of the whole string.
+
+    Where the model wants its BOS in front, exactly one is there, whether or not the template wrote it. Where it does
+    not, one that the template wrote stays.
+
+    Raises EmptyPrompt where there is no token at all, PromptError where the backend made a special token of plain text.
+    """
+    info = backend.info
+    markers = _markers(info.special_tokens)
+    ids: list[int] = []
+    for part in _parts(prompt, markers):
+        if isinstance(part, int):
+            # A template may write the BOS that a generic default wrote already; twice in front is never meant.
+            if not (ids == [info.bos_id] == [part]):
+                ids.append(part)
+            continue
+        plain = backend.tokenize(part)
+        if not markers.ids.isdisjoint(plain):
+            raise PromptError(f"The backend {info.backend} made a special token of plain text; nothing was computed.")
+        ids.extend(plain)
+    if info.adds_bos and info.bos_id is not None and ids[:1] != [info.bos_id]:
+        ids.insert(0, info.bos_id)
+    if not ids:
+        raise EmptyPrompt("The prompt has no token. Give some text.")
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Markers:
+    """The special tokens of a model, ready to be found: the lengths of markers by their first character."""
+
+    of: Mapping[str, int]
+    lengths: Mapping[str, tuple[int, ...]]
+    ids: frozenset[int]
+
+    @classmethod
+    def build(cls, special_tokens: Mapping[str, int]) -> _Markers:
+        lengths: dict[str, set[int]] = {}
+        for marker in special_tokens:
+            if marker:
+                lengths.setdefault(marker[0], set()).add(len(marker))
+        return cls(
+            of=special_tokens,
+            lengths={first: tuple(sorted(found, reverse=True)) for first, found in lengths.items()},
+            ids=frozenset(special_tokens.values()),
+        )
+
+    def find(self, text: str) -> Iterator[tuple[int, str]]:
+        """Place and text of every marker, from left to right, none overlapping another."""
+        place = 0
+        while place < len(text):
+            for length in self.lengths.get(text[place], ()):
+                marker = text[place : place + length]
+                if marker in self.of:
+                    yield place, marker
+                    place += length
+                    break
+            else:
+                place += 1
+
+
+def _parts(prompt: Prompt, markers: _Markers) -> Iterator[str | int]:
+    """Special ids, and the text between them, none empty."""
+    run: list[str] = []
+    for trusted, segments in groupby(prompt, key=attrgetter("trusted")):
+        text = _valid("".join(segment.text for segment in segments))
+        done = 0
+        for place, marker in markers.find(text) if trusted else ():
+            run.append(text[done:place])
+            if any(run):
+                yield "".join(run)
+            run.clear()
+            yield markers.of[marker]
+            done = place + len(marker)
+        run.append(text[done:])
+    if any(run):
+        yield "".join(run)
+
+
+def _valid(text: str) -> str:
+    """The text with every half of a surrogate pair, which no encoding can express, replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+_cache: list[_Markers] = []
+_lock = Lock()
+
+
+def _markers(special_tokens: Mapping[str, int]) -> _Markers:
+    """The index of a model's markers, kept for the models used last; a model is known by its very mapping."""
+    for known in _cache:
+        if known.of is special_tokens:
+            return known
+    built = _Markers.build(special_tokens)
+    with _lock:
+        _cache[:] = [built, *_cache[: _KEPT - 1]]
+    return built
