@@ -1,6 +1,6 @@
 """What the adapters have in common: options as fields, a model that is loaded at its first use, errors of our own.
 
-Both LangChain's and llama-index's classes are pydantic models, so these are mixins of pydantic models; they know neither.
+The classes of both frameworks are pydantic models, and so are these mixins for them; they know neither framework.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -24,6 +23,7 @@ from pydantic import (
 )
 
 from local_llms.callbacks import TokenCallback
+from local_llms.catalog import default_model
 from local_llms.errors import EngineClosed
 from local_llms.models import LoadedModel, load_model
 from local_llms.options import (
@@ -87,6 +87,8 @@ class ModelFields(LoadingOptions):
 
     family: ClassVar[str | None] = None
     """The family whose prompt format the class stands for."""
+    model_kind: ClassVar[Literal["generate", "embed"]] = "generate"
+    """Which of the two default models is taken where none is named."""
     ignored_names: ClassVar[frozenset[str]] = frozenset()
     """Names that the framework passes along and that mean nothing here."""
 
@@ -120,11 +122,11 @@ class ModelFields(LoadingOptions):
 
         Raises ModelNotFound, ModelFileError, MissingDependency, DownloadError, or EngineClosed after ``close``.
         """
-        return self._handles.get(model or self.model, self.family, self._loading())
+        return self._handles.get(*self._specification(model))
 
     async def aloaded(self, model: str | None = None) -> LoadedModel:
         """Like ``loaded``, without holding the event loop up."""
-        return await self._handles.aget(model or self.model, self.family, self._loading())
+        return await self._handles.aget(*self._specification(model))
 
     def close(self) -> None:
         """Give the model up. Using the object afterwards raises EngineClosed."""
@@ -143,8 +145,11 @@ class ModelFields(LoadingOptions):
         twin._handles = Handles()
         return twin
 
-    def _loading(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in LoadingOptions.model_fields}
+    def _specification(self, model: str | None) -> tuple[str | None, str | None, dict[str, Any]]:
+        name = model or self.model
+        if name is None and self.model_kind == "embed":
+            name = default_model("embed")
+        return name, self.family, {name: getattr(self, name) for name in LoadingOptions.model_fields}
 
 
 class GenerationFields(ModelFields, SamplingOptions):
