@@ -31,6 +31,8 @@ from local_llms.prompts import Prompt, check_not_empty, encode, render, text_of
 from local_llms.resolve import ChosenTemplate, ModelName, choose_template, find_source
 from local_llms.types import Completion, Message
 
+__all__ = ["EngineStats", "LoadedModel", "ModelInfo", "PromptInput", "Stream", "load_model"]
+
 PromptInput = str | Sequence[Message]
 """A string is one user message in the model's template; messages are a conversation."""
 
