@@ -1,0 +1,147 @@
+"""What a model is and what would be chosen for it, without loading it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_llms import backends
+from local_llms.backends.base import BackendInfo
+from local_llms.catalog import ModelCard, find_template
+from local_llms.catalog.schema import CommercialUse, ModelKind, PackageSource
+from local_llms.hub import cached
+from local_llms.hub.gguf import GGUFHeader
+from local_llms.hub.gguf_check import check_gguf
+from local_llms.options import LoadingOptions, parse_options
+from local_llms.resolve import ModelName, choose_template, find_source
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of a model. Sizes in bytes, 0 or None where unknown; ``path`` is None while it is not here."""
+
+    name: str
+    path: Path | None
+    size: int | None
+    download: int | None
+    kind: ModelKind
+    family: str | None
+    architecture: str | None
+    parameters: int
+    quantization: str | None
+    trained_context_length: int
+    template: str | None
+    template_reason: str
+    backend: str | None
+    backend_reason: str
+    licence: str
+    licence_source: str
+    commercial_use: CommercialUse
+    notes: str
+
+
+def describe(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> About:
+    """What ``load_model`` with the same arguments would load. Reads the file's header; fetches and loads nothing.
+
+    Raises ModelNotFound, ModelFileError, OptionError or UnknownOption.
+    """
+    options = parse_options(LoadingOptions, "describe()", loading)
+    if options.template is not None:
+        find_template(options.template)
+    source = find_source(model, family)
+    card = source.card
+    path = source.path() if card is None else cached(card)
+    header = None if path is None else _header(path)
+    backend, backend_reason = None, "chosen once the file is here"
+    if path is not None:
+        module, backend_reason = backends.choose(path, options.backend)
+        backend = module.NAME
+    chosen = choose_template(options.template, family, card, _as_backend_info(header))
+    return About(
+        name=source.name,
+        path=path,
+        size=path.stat().st_size if path is not None else card.size if card else None,
+        download=_download_size(card),
+        kind=_kind(card, header),
+        family=card.family if card else family,
+        architecture=header.architecture if header else None,
+        parameters=(header.parameters if header else 0) or (card.parameters if card else 0),
+        quantization=_quantization(header),
+        trained_context_length=_context_length(header) or (card.context_length if card else 0),
+        template=chosen.template.name if chosen else None,
+        template_reason=chosen.reason if chosen else "nothing tells which one is right; give template=",
+        backend=backend,
+        backend_reason=backend_reason,
+        licence=card.licence if card else _text(header, "general.license") or "unknown",
+        licence_source=card.licence_source if card else "",
+        commercial_use=card.commercial_use if card else "unknown",
+        notes=card.notes if card else "",
+    )
+
+
+def is_here(card: ModelCard) -> bool:
+    """Whether a model can be loaded without fetching anything."""
+    return cached(card) is not None
+
+
+def _header(path: Path) -> GGUFHeader | None:
+    """The checked header of a GGUF file; None for a file of another kind."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            return None
+    return check_gguf(path)
+
+
+def _kind(card: ModelCard | None, header: GGUFHeader | None) -> ModelKind:
+    if card is not None or header is None:
+        return card.kind if card else "generate"
+    return "embed" if f"{header.architecture}.pooling_type" in header.metadata else "generate"
+
+
+def _quantization(header: GGUFHeader | None) -> str | None:
+    """The type that most weights have."""
+    if header is None:
+        return None
+    weights: Counter[str] = Counter()
+    for tensor in header.tensors:
+        weights[tensor.type.name] += tensor.elements
+    return weights.most_common(1)[0][0] if weights else None
+
+
+def _context_length(header: GGUFHeader | None) -> int:
+    value = header.metadata.get(f"{header.architecture}.context_length") if header else None
+    return value if isinstance(value, int) else 0
+
+
+def _text(header: GGUFHeader | None, key: str) -> str | None:
+    value = header.metadata.get(key) if header else None
+    return value if isinstance(value, str) else None
+
+
+def _download_size(card: ModelCard | None) -> int | None:
+    if card is None:
+        return None
+    return next((source.wheel_size for source in card.sources if isinstance(source, PackageSource)), None)
+
+
+def _as_backend_info(header: GGUFHeader | None) -> BackendInfo:
+    """As much of what a backend would tell as the choice of a template asks for."""
+    return BackendInfo(
+        backend="",
+        architecture=header.architecture if header else "",
+        parameters=0,
+        vocabulary_size=0,
+        context_length=0,
+        trained_context_length=0,
+        cache_tokens=0,
+        max_sequences=0,
+        batch_tokens=0,
+        bos_id=None,
+        end_ids=frozenset(),
+        adds_bos=False,
+        chat_template=_text(header, "tokenizer.chat_template"),
+    )

@@ -1,0 +1,43 @@
+"""``local-llms info``: what a model is, and what is chosen for it and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from local_llms.cli.console import Given, count_text, out, pairs, size_text
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="A name of the catalog, or a file.")],
+    loading: Given,
+) -> None:
+    """Show what a model is, and what is chosen for it and why. Reads the file's header and loads nothing."""
+    from local_llms.about import describe
+
+    about = describe(model, **loading)
+    here = str(about.path) if about.path else f"not here yet; the first use fetches {size_text(about.download)}"
+    template = f"{about.template or 'none'}: {about.template_reason}" if about.kind == "generate" else None
+    context = f"{about.trained_context_length} tokens" if about.trained_context_length else None
+    out().print(
+        pairs(
+            [
+                ("model", about.name),
+                ("file", here),
+                ("size", size_text(about.size)),
+                ("makes", {"generate": "text", "embed": "vectors"}[about.kind]),
+                ("family", about.family),
+                ("architecture", about.architecture),
+                ("weights", count_text(about.parameters)),
+                ("quantization", about.quantization),
+                ("trained context", context),
+                ("template", template),
+                ("backend", f"{about.backend}: {about.backend_reason}" if about.backend else about.backend_reason),
+                ("licence", about.licence),
+                ("commercial use", about.commercial_use),
+                ("licence from", about.licence_source or None),
+                ("notes", about.notes or None),
+            ]
+        )
+    )
