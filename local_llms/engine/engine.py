@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from local_llms.backends.base import Backend, BackendInfo
 from local_llms.engine.job import Job
-from local_llms.engine.request import Request
+from local_llms.engine.request import Request, room_for
 from local_llms.engine.stats import EngineStats
 from local_llms.engine.stream import Observer, Stream
 from local_llms.engine.worker import Worker
-from local_llms.errors import ContextOverflow, EmptyPrompt, EngineForked, UnsupportedFeature
+from local_llms.errors import ContextOverflow, EmptyPrompt, EngineForked, OptionError, UnsupportedFeature
 
 
 class Engine:
@@ -25,7 +26,8 @@ class Engine:
     def __init__(self, backend: Backend, *, max_parallel: int = 16, max_queue: int = 256) -> None:
         """Takes the backend over: from now on only the engine's thread computes with it.
 
-        ``max_parallel``: requests that decode together. ``max_queue``: requests that may wait.
+        ``max_parallel``: requests that decode together. ``max_queue``: requests that may wait beside those, and
+        embedding tasks that may.
         """
         self._backend = backend
         self._process = os.getpid()
@@ -42,37 +44,25 @@ class Engine:
         return self._backend.info
 
     def submit(self, request: Request, *, observers: Sequence[Observer] = ()) -> Stream:
-        """Queue a request and return its stream at once.
+        """Queue a request and return its stream at once. The observers' ``on_start`` is called here.
 
-        Raises EmptyPrompt, ContextOverflow, UnsupportedFeature, EngineBusy, EngineClosed or EngineForked.
+        Raises EmptyPrompt, ContextOverflow, OptionError, UnsupportedFeature, EngineBusy, EngineClosed, EngineForked or
+        CallbackError.
         """
         self._check_process()
-        info = self.info
-        if not info.can_generate:
-            raise UnsupportedFeature(
-                f"The model {info.name or info.architecture} makes embeddings and cannot generate text. "
-                "Use embed() or LocalEmbeddings, or load a generating model."
-            )
-        if not request.prompt_ids:
-            raise EmptyPrompt("The prompt is empty. Give it some text.")
-        if len(request.prompt_ids) >= info.context_length:
-            raise ContextOverflow(
-                len(request.prompt_ids),
-                info.context_length,
-                f"Shorten it, or load the model with a larger context_length (it was trained with "
-                f"{info.trained_context_length}).",
-            )
-        job = Job(request, info, self._backend.token_bytes, time.monotonic())
+        self._check(request)
+        job = Job(request, self.info, self._backend.token_bytes, time.monotonic())
         self._worker.submit(job)
         worker = self._worker
         stream = Stream(job.channel, lambda: worker.cancel(job), deadline=request.deadline, observers=observers)
-        stream.announce(len(request.prompt_ids))
+        stream.begin(len(request.prompt_ids))
         return stream
 
     def embed(self, texts: Sequence[Sequence[int]]) -> Future[NDArray[np.float32]]:
         """Queue token ids to be embedded; the future gives an array of shape (texts, embedding size).
 
-        Raises UnsupportedFeature, EngineClosed or EngineForked.
+        Raises UnsupportedFeature, EngineBusy, EngineClosed or EngineForked. A future that is cancelled stops the
+        computing at the next call of the backend.
         """
         self._check_process()
         if self.info.embedding_size is None:
@@ -80,14 +70,16 @@ class Engine:
                 f"The model {self.info.name or self.info.architecture} generates text and makes no embeddings. "
                 'Load an embedding model, such as "all-minilm-l6-v2".'
             )
-        return self._worker.embed([list(text) for text in texts])
+        return self._worker.embed(texts)
 
     def stats(self) -> EngineStats:
-        """What the engine has done and is doing."""
+        """What the engine has done and is doing. Raises EngineForked."""
+        self._check_process()
         return self._worker.stats()
 
     def idle_seconds(self) -> float:
-        """Seconds since there was last something to do; 0.0 while there is."""
+        """Seconds since there was last something to do; 0.0 while there is. Raises EngineForked."""
+        self._check_process()
         return self._worker.idle_seconds()
 
     @property
@@ -99,6 +91,31 @@ class Engine:
         """Fail what is under way with EngineClosed and free the weights. Closing twice does nothing."""
         if os.getpid() == self._process:
             self._worker.close()
+
+    def _check(self, request: Request) -> None:
+        """Refuse what could not be served, or would harm others."""
+        info = self.info
+        if not info.can_generate:
+            raise UnsupportedFeature(
+                f"The model {info.name or info.architecture} makes embeddings and cannot generate text. "
+                "Use embed() or LocalEmbeddings, or load a generating model."
+            )
+        if not request.prompt_ids:
+            raise EmptyPrompt("The prompt is empty. Give it some text.")
+        room = room_for(info)
+        if len(request.prompt_ids) >= room:
+            hint = (
+                f"Shorten it, or load the model with a larger context_length (it was trained with "
+                f"{info.trained_context_length})."
+                if room == info.context_length
+                else "Shorten it, or load the model with a larger cache_tokens."
+            )
+            raise ContextOverflow(len(request.prompt_ids), room, hint)
+        for token, bias in request.params.logit_bias.items():
+            if not 0 <= token < info.vocabulary_size:
+                raise OptionError(f"logit_bias names the token {token}; the ids go to {info.vocabulary_size - 1}.")
+            if math.isnan(bias) or bias == math.inf:
+                raise OptionError(f"logit_bias gives the token {token} {bias}; give a number, or -inf to forbid it.")
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

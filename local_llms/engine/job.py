@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from local_llms.backends.base import BackendInfo
-from local_llms.engine.request import Request, Sequence
+from local_llms.engine.channel import Channel
+from local_llms.engine.request import Request, Sequence, room_for
 from local_llms.engine.sampler import Sampler
-from local_llms.engine.stream import Channel
 from local_llms.engine.text import TextAssembler
 from local_llms.types import Completion, FinishReason, Timings, TokenEvent, Usage
 
@@ -23,7 +23,7 @@ class Job:
         self.sampler = Sampler(request.params, request.prompt_ids)
         self._text = TextAssembler(request.params.stop)
         self._token_bytes = token_bytes
-        room = info.context_length - len(request.prompt_ids)
+        room = room_for(info) - len(request.prompt_ids)
         self._limit = min(request.params.max_tokens or room, room)
         self._pieces: list[str] = []
         self._logprobs: list[float] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from local_llms.backends.base import BackendInfo
 from local_llms.types import SamplingParams
 
 
@@ -12,8 +13,8 @@ class Request:
     """A prompt, ready to be computed.
 
     - ``prompt_ids``: all tokens of the prompt, BOS included.
+    - ``params``: how tokens are chosen; prompt and answer together never pass what the context and the cache hold.
     - ``end_ids``: tokens that end the answer.
-    - ``max_tokens``: concrete; prompt and answer together never pass the context length.
     - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token.
     - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
     """
@@ -52,3 +53,8 @@ class Sequence:
     def decoding(self) -> bool:
         """Whether it only needs one more token computed."""
         return self.computed >= self.prompt_length and self.remaining == 1
+
+
+def room_for(info: BackendInfo) -> int:
+    """The most tokens that prompt and answer of one request can have: the cache may be smaller than the context."""
+    return min(info.context_length, info.cache_tokens)

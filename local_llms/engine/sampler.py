@@ -1,8 +1,8 @@
 """Logits → the next token, the same for every backend.
 
-The order of operations is that of Hugging Face transformers' generation: bias and penalties, temperature, then the
-cuts (top-k, typical, top-p, min-p), then the draw. Every row is treated on its own, so that a request's tokens depend
-on its logits and its seed alone, whoever shares its batch.
+The order of operations is bias, penalties, temperature, then the cuts (top-k, typical, top-p, min-p), then the draw;
+each cut sees the probabilities that the one before it left. Every row is treated on its own, so that a request's tokens
+depend on its logits and its seed alone, whoever shares its batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ Row = NDArray[np.float32]
 
 _FOLD = 64
 """Rows are folded into this many layers to find a bound for the k-th largest logit quickly."""
+
+_COLDEST = 1e-6
+"""Smaller temperatures count as this one, under which float32 logits that differ are as good as certain."""
+
+_SLACK = 0.999
+"""Keeps a quick bound on the safe side of rounding; the exact cut follows."""
 
 
 class Sampler:
@@ -54,8 +60,7 @@ class Sampler:
         params, logits = self.params, row.astype(np.float32, copy=True)
         ids, bias = self._bias
         if ids.size:
-            inside = ids < logits.shape[0]
-            logits[ids[inside]] += bias[inside]
+            logits[ids] += bias
         if self._seen:
             seen = np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
             values = logits[seen]
@@ -78,23 +83,17 @@ class Sampler:
 
     def _choose(self, logits: Row, best: int) -> int:
         params = self.params
-        ids = _candidates(logits, float(logits[best]), params)
-        scaled = logits[ids].astype(np.float64) / params.temperature
-        order = np.argsort(-scaled, kind="stable")
-        ids, scaled = ids[order], scaled[order]
-        if 0 < params.top_k < ids.size:
-            ids, scaled = ids[: params.top_k], scaled[: params.top_k]
-        probabilities = np.exp(scaled - scaled[0])
-        probabilities /= probabilities.sum()
+        ids, probabilities = _candidates(logits, float(logits[best]), params)
         if params.typical_p < 1.0:
             kept = _typical(probabilities, params.typical_p)
             ids, probabilities = ids[kept], probabilities[kept] / probabilities[kept].sum()
         if params.top_p < 1.0:
+            order = np.argsort(-probabilities, kind="stable")
             # The token that crosses the bound is kept, and one token always is.
-            count = int(np.searchsorted(np.cumsum(probabilities), params.top_p)) + 1
-            ids, probabilities = ids[:count], probabilities[:count]
+            order = order[: int(np.searchsorted(np.cumsum(probabilities[order]), params.top_p)) + 1]
+            ids, probabilities = ids[order], probabilities[order]
         if params.min_p > 0.0:
-            enough = probabilities >= params.min_p * probabilities[0]
+            enough = probabilities >= params.min_p * probabilities.max()
             ids, probabilities = ids[enough], probabilities[enough]
         cumulative = np.cumsum(probabilities)
         index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
@@ -116,20 +115,37 @@ def log_probability(row: Row, token: int) -> float:
     return float(row[token] - top) - math.log(float(np.exp(row - top).sum(dtype=np.float64)))
 
 
-def _candidates(logits: Row, best: float, params: SamplingParams) -> NDArray[np.int64]:
-    """Ids, ascending, among which are all that the cuts could keep. Cheap: no sort of the whole vocabulary."""
+def _candidates(logits: Row, best: float, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids, ascending, among which are all that the cuts after top-k could keep, and their probabilities after top-k.
+
+    The probabilities need not sum to 1: what is left out counts in their denominator. No sort of the whole vocabulary.
+    """
+    ids = _largest(logits, params.top_k) if 0 < params.top_k < logits.shape[0] else None
+    with np.errstate(over="ignore"):
+        weights = np.exp(
+            ((logits if ids is None else logits[ids]) - np.float32(best)) / max(params.temperature, _COLDEST)
+        )
+    total = float(weights.sum(dtype=np.float64))
+    bound = 0.0
+    if params.typical_p >= 1.0:
+        # Tokens rarer than the first sum to less than the mass that top-p cuts off; the largest weight is 1.
+        bound = _SLACK * max((1.0 - params.top_p) / weights.shape[0] * total, params.min_p)
+    kept = np.flatnonzero(weights >= bound if bound > 0.0 else weights)
+    return (kept if ids is None else ids[kept]), weights[kept].astype(np.float64) / total
+
+
+def _largest(logits: Row, count: int) -> NDArray[np.int64]:
+    """Ids, ascending, of the ``count`` largest logits; of equal ones the first. Fewer than all."""
     size = logits.shape[0]
-    if 0 < params.top_k < size // _FOLD:
-        folded = logits[: size - size % _FOLD].reshape(_FOLD, -1).max(axis=0)
+    folds = logits
+    if count < size // _FOLD:
         # At least k logits are as large as the k-th largest maximum of the folds.
-        bound = np.partition(folded, folded.size - params.top_k)[folded.size - params.top_k]
-        return np.flatnonzero(logits >= bound)
-    if params.typical_p < 1.0 or (params.top_p >= 1.0 and params.min_p == 0.0) or 0 < params.top_k < size:
-        return np.flatnonzero(np.isfinite(logits))
-    weights = np.exp((logits - np.float32(best)) / np.float32(params.temperature))
-    # Tokens rarer than this sum to less than the mass that top-p cuts off.
-    rare = (1.0 - params.top_p) / size * float(weights.sum(dtype=np.float64)) * 0.999
-    return np.flatnonzero(weights >= max(rare, 0.999 * params.min_p if params.top_p >= 1.0 else 0.0))
+        folds = logits[: size - size % _FOLD].reshape(_FOLD, -1).max(axis=0)
+    at = folds.shape[0] - count
+    ids = np.flatnonzero(logits >= np.partition(folds, at)[at])
+    if ids.shape[0] == count:
+        return ids
+    return np.sort(ids[np.argsort(-logits[ids], kind="stable")[:count]])
 
 
 def _typical(probabilities: NDArray[np.float64], mass: float) -> NDArray[np.int64]:

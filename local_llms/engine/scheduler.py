@@ -58,7 +58,8 @@ class Scheduler:
     def __init__(self, info: BackendInfo, *, max_parallel: int) -> None:
         """``max_parallel``: the most requests that decode together."""
         self._info = info
-        self._max_parallel = min(max_parallel, info.max_sequences)
+        # Every one that decodes must find room in every step.
+        self.max_parallel = min(max_parallel, info.max_sequences, info.batch_tokens)
         self.prompt_chunk = info.batch_tokens
         """The most prompt tokens in a step in which others decode; the worker lowers it where steps take long."""
         self.waiting: deque[Sequence] = deque()
@@ -68,6 +69,7 @@ class Scheduler:
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._unused = list(range(info.max_sequences - 1, -1, -1))
         self._orders = 0
+        self._capacity = info.cache_tokens
 
     @property
     def cells(self) -> int:
@@ -123,8 +125,7 @@ class Scheduler:
             if sequence in self.waiting:
                 self.waiting.remove(sequence)
             return []
-        self.running.remove(sequence)
-        number, sequence.number = sequence.number, None
+        number = self._stop(sequence)
         if not self._tree.length(number) or (self._info.can_cut and self._tree.covered(number)):
             return [self._release(number)]
         moves: list[Free] = []
@@ -137,25 +138,24 @@ class Scheduler:
         """Take a request out and keep nothing of it."""
         if sequence.number is None:
             return self.finish(sequence)
-        self.running.remove(sequence)
-        number, sequence.number = sequence.number, None
-        return [self._release(number)]
+        return [self._release(self._stop(sequence))]
 
-    def give_room(self) -> list[Free]:
-        """Free the least useful thing after the backend reported a full cache, or [] where there is nothing left."""
-        if self._kept:
-            return [self._evict()]
-        if len(self.running) > 1:
-            return [self._preempt()]
-        return []
+    def cache_full(self, step: Step) -> Sequence | None:
+        """The backend had no room for a step, though by our count it fits; returns the request that cannot be served.
 
-    def drop_kept(self) -> list[Free]:
-        """Free all kept prefixes."""
-        return [self._evict() for _ in range(len(self._kept))]
+        From now on, until nothing runs, the cache counts as too small for that step. So the next one evicts, preempts
+        or reads less, and the failing step does not come again and again.
+        """
+        needed = sum(len(chunk.tokens) for chunk in step.chunks)
+        alone = len(self.running) == 1 and not self._kept
+        if alone and needed == 1:
+            return self.running[0]
+        self._capacity = self._tree.cells + (needed // 2 if alone else needed - 1)
+        return None
 
     def _admit(self, step: Step) -> None:
         blocked: list[Sequence] = []
-        while self.waiting and len(self.running) < self._max_parallel:
+        while self.waiting and len(self.running) < self.max_parallel:
             sequence = self.waiting.popleft()
             if not self._start(sequence, step):
                 blocked.append(sequence)
@@ -214,7 +214,7 @@ class Scheduler:
         needed = self._tree.cells_of(self._numbers(source))
         needed += len(sequence.tokens) - cached
         needed += sum(other.remaining for other in self.running)
-        return needed + ROOM_TO_GROW * (len(self.running) + 1) <= self._info.cache_tokens
+        return needed + ROOM_TO_GROW * (len(self.running) + 1) <= self._capacity
 
     def _numbers(self, source: int | None) -> Iterator[int]:
         for other in self.running:
@@ -241,26 +241,44 @@ class Scheduler:
         step.sequences.append(sequence)
 
     def _make_room(self, step: Step) -> None:
-        """Evict kept prefixes, then preempt the youngest, until the chunks fit; the oldest always computes."""
+        """Evict kept prefixes, read less of the younger prompts, preempt the youngest: until the chunks fit.
+
+        The oldest always computes, so every request is the oldest one day and gets its answer.
+        """
         while True:
             needed = sum(len(chunk.tokens) for chunk in step.chunks)
-            free = self._info.cache_tokens - self._tree.cells
-            if needed <= free:
+            free = self._capacity - self._tree.cells
+            if needed <= max(free, 0):
                 return
+            oldest, last = self.running[0], step.sequences[-1]
             if self._kept:
                 step.moves.append(self._evict())
+            elif last is not oldest and not last.decoding:
+                self._shorten(step, needed - free)
             elif len(self.running) > 1:
                 victim = self.running[-1]
                 step.moves.append(self._preempt())
-                kept = [index for index, sequence in enumerate(step.sequences) if sequence is not victim]
-                step.chunks = [step.chunks[index] for index in kept]
-                step.sequences = [step.sequences[index] for index in kept]
+                if victim in step.sequences:
+                    index = step.sequences.index(victim)
+                    del step.sequences[index], step.chunks[index]
             else:
-                (sequence,) = step.sequences
-                step.chunks, step.sequences = [], []
-                if free > 0:
-                    self._add_chunk(step, sequence, free)
+                # One token is tried in any case: what does not fit must fail, not wait for ever.
+                self._shorten(step, min(needed - free, needed - 1))
                 return
+
+    def _shorten(self, step: Step, excess: int) -> None:
+        """Take tokens off the last chunk."""
+        sequence, chunk = step.sequences.pop(), step.chunks.pop()
+        if len(chunk.tokens) > excess:
+            self._add_chunk(step, sequence, len(chunk.tokens) - excess)
+
+    def _stop(self, sequence: Sequence) -> int:
+        """Take a running request out; returns the number it had."""
+        self.running.remove(sequence)
+        if not self.running:
+            self._capacity = self._info.cache_tokens
+        number, sequence.number = sequence.number, None
+        return number if number is not None else -1
 
     def _evict(self, number: int | None = None) -> Free:
         """Give up a kept prefix: the least recently used one unless told which."""
@@ -271,13 +289,13 @@ class Scheduler:
         return self._release(number)
 
     def _preempt(self) -> Free:
-        """Send the youngest running request back to the head of the line; its tokens stay, its room is freed."""
+        """Send the youngest running request back into the line; its tokens stay, its room is freed."""
         victim = self.running.pop()
         number = victim.number if victim.number is not None else -1
         victim.number, victim.computed, victim.waits_for = None, 0, None
         victim.preempted += 1
         self.preemptions += 1
-        self.waiting.appendleft(victim)
+        self.waiting.insert(sum(other.order < victim.order for other in self.waiting), victim)
         return self._release(number)
 
     def _release(self, number: int) -> Free:

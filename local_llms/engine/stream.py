@@ -1,24 +1,28 @@
-"""The way back: events from the engine's thread to whoever reads them, sync or async."""
+"""The answer to one request, as its reader sees it, sync or async."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from local_llms.errors import CallbackError, DeadlineExceeded, RequestCancelled
+from local_llms.engine.channel import Channel
+from local_llms.errors import CallbackError, DeadlineExceeded, EngineForked, RequestCancelled
 from local_llms.types import Completion, TokenEvent
+
+logger = logging.getLogger("local_llms.engine")
 
 
 class Observer(Protocol):
     """What a reader may attach to a stream; ``callbacks.TokenCallback`` is one."""
 
     def on_start(self, prompt_tokens: int) -> None:
-        """Called once, when the request was queued."""
+        """Called once, when the request has been queued."""
 
     def on_token(self, event: TokenEvent) -> None:
         """Called for every token."""
@@ -30,85 +34,31 @@ class Observer(Protocol):
         """Called once, instead of ``on_end``."""
 
 
-class Channel:
-    """The part of a stream that the engine holds. Its methods may be called from any thread.
-
-    A reader that waits is woken at most once until it has read, so a slow reader costs the engine nothing; one that
-    waits for the whole answer is woken once.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: deque[TokenEvent] = deque()
-        self._wake: Callable[[], object] | None = None
-        self._wake_for_tokens = False
-        self._outcome: Completion | BaseException | None = None
-
-    def push(self, event: TokenEvent) -> None:
-        """Add a token."""
-        wake = None
-        with self._lock:
-            self._events.append(event)
-            if self._wake_for_tokens:
-                wake, self._wake = self._wake, None
-                self._wake_for_tokens = False
-        if wake is not None:
-            wake()
-
-    def close(self, outcome: Completion | BaseException) -> None:
-        """End the stream with an answer or an error. Only the first outcome counts."""
-        with self._lock:
-            if self._outcome is None:
-                self._outcome = outcome
-            wake, self._wake = self._wake, None
-        if wake is not None:
-            wake()
-
-    @property
-    def outcome(self) -> Completion | BaseException | None:
-        """The answer or the error; None while the request is under way."""
-        return self._outcome
-
-    def next_event(self) -> TokenEvent | None:
-        """The oldest unread token, or None where there is none now."""
-        with self._lock:
-            return self._events.popleft() if self._events else None
-
-    def arrange_wake(self, wake: Callable[[], object], *, for_tokens: bool) -> bool:
-        """Have ``wake`` called once when there is something to read; False where there is something already."""
-        with self._lock:
-            if self._outcome is not None or (for_tokens and self._events):
-                return False
-            self._wake, self._wake_for_tokens = wake, for_tokens
-            return True
-
-
 class Stream:
     """The tokens of one request, as they come.
 
     Read it with ``for``, with ``async for``, or take the whole answer with ``result()`` or ``await aresult()``. Leaving
-    a ``with`` block, ``cancel()`` and dropping the object all stop the computing within one token.
+    a loop or a ``with`` block, ``cancel()`` and dropping the object all stop the computing within one token.
+
+    Tokens are handed out once: a second loop goes on where the first one ended. ``result()`` may be called as often as
+    you like. Only observers make it read the tokens; without them they can still be read afterwards.
     """
 
     def __init__(
         self,
         channel: Channel,
-        cancel: Callable[[], None],
+        stop_computing: Callable[[], None],
         *,
         deadline: float | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """``cancel`` tells the engine to stop; ``deadline`` is a time of ``time.monotonic``."""
+        """``stop_computing`` tells the engine; ``deadline`` is a time of ``time.monotonic``."""
+        self._process = os.getpid()
         self._channel = channel
-        self._cancel = cancel
+        self._stop_computing = stop_computing
         self._deadline = deadline
         self._observers = tuple(observers)
         self._reported = False
-
-    def announce(self, prompt_tokens: int) -> None:
-        """Tell the observers that the request was queued."""
-        for observer in self._observers:
-            self._call(observer.on_start, prompt_tokens)
 
     @property
     def completion(self) -> Completion | None:
@@ -119,30 +69,31 @@ class Stream:
     def cancel(self) -> None:
         """Stop computing. Reading on raises RequestCancelled. Does nothing once the request has ended."""
         if self._channel.outcome is None:
-            self._channel.close(RequestCancelled("The request was cancelled."))
-            self._cancel()
+            self._give_up(RequestCancelled("The request was cancelled."))
 
     def result(self) -> Completion:
         """Wait for the whole answer. Raises what went wrong, DeadlineExceeded or RequestCancelled among it."""
         if self._observers:
             for _ in self:
                 pass
-        while self._channel.outcome is None:
-            self._wait(for_tokens=False)
-        return self._end()
+        try:
+            while self._channel.outcome is None:
+                self._wait(for_tokens=False)
+            return self._end()
+        finally:
+            self._leave()
 
     async def aresult(self) -> Completion:
         """Like ``result``, without blocking the event loop. A cancelled task cancels the request."""
+        if self._observers:
+            async for _ in self:
+                pass
         try:
-            if self._observers:
-                async for _ in self:
-                    pass
             while self._channel.outcome is None:
                 await self._await(for_tokens=False)
-        except BaseException:
-            self.cancel()
-            raise
-        return self._end()
+            return self._end()
+        finally:
+            self._leave()
 
     def __iter__(self) -> Iterator[TokenEvent]:
         try:
@@ -156,7 +107,7 @@ class Stream:
                     self._wait(for_tokens=True)
             self._end()
         finally:
-            self.cancel()
+            self._leave()
 
     async def __aiter__(self) -> AsyncIterator[TokenEvent]:
         try:
@@ -170,7 +121,7 @@ class Stream:
                     await self._await(for_tokens=True)
             self._end()
         finally:
-            self.cancel()
+            self._leave()
 
     def __enter__(self) -> Self:
         return self
@@ -178,7 +129,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cancel()
+        self._leave()
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,20 +137,18 @@ class Stream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cancel()
+        self._leave()
 
     def __del__(self) -> None:
         self.cancel()
 
-    def _end(self) -> Completion:
-        """The answer, or raise the error; observers hear of either once."""
-        outcome = self._channel.outcome
-        if isinstance(outcome, Completion):
-            self._report("on_end", outcome)
-            return outcome
-        error = outcome if outcome is not None else RequestCancelled("The request was cancelled.")
-        self._report("on_error", error)
-        raise error
+    def begin(self, prompt_tokens: int) -> None:
+        """Tell the observers that the request was queued. Raises CallbackError."""
+        for observer in self._observers:
+            try:
+                observer.on_start(prompt_tokens)
+            except Exception as error:
+                raise self._callback_failed("on_start", error) from error
 
     def _next(self) -> tuple[TokenEvent | None, bool]:
         """The oldest unread token, or None and whether the stream has ended."""
@@ -208,39 +157,86 @@ class Stream:
         event = self._channel.next_event()
         if event is not None:
             for observer in self._observers:
-                self._call(observer.on_token, event)
+                try:
+                    observer.on_token(event)
+                except Exception as error:
+                    raise self._callback_failed("on_token", error) from error
         return event, ended
 
-    def _report(self, method: str, value: object) -> None:
+    def _end(self) -> Completion:
+        """The answer, or raise the error; observers hear of either once."""
+        outcome = self._channel.outcome
+        if isinstance(outcome, Completion):
+            self._report_end(outcome)
+            return outcome
+        error = outcome if outcome is not None else RequestCancelled("The request was cancelled.")
+        self._report_error(error)
+        raise error
+
+    def _leave(self) -> None:
+        """The reader goes, maybe early: nothing more is computed, and the observers know that it is over."""
+        self.cancel()
+        outcome = self._channel.outcome
+        # The answer may have been complete before its reader went, but the observers have not seen it all.
+        left = RequestCancelled("The answer was not read to its end.")
+        self._report_error(outcome if isinstance(outcome, BaseException) else left)
+
+    def _report_end(self, completion: Completion) -> None:
+        if self._reported:
+            return
+        self._reported = True
+        failure: Exception | None = None
+        for observer in self._observers:
+            try:
+                observer.on_end(completion)
+            except Exception as error:
+                failure = failure or error
+                logger.debug("A token callback raised in on_end", exc_info=True)
+        if failure is not None:
+            raise _callback_error("on_end", failure) from failure
+
+    def _report_error(self, error: BaseException) -> None:
         if self._reported:
             return
         self._reported = True
         for observer in self._observers:
-            self._call(getattr(observer, method), value)
+            try:
+                observer.on_error(error)
+            except Exception:
+                # The request's own error is the one that its reader must see.
+                logger.exception("A token callback raised in on_error")
 
-    def _call(self, method: Callable[..., object], value: object) -> None:
-        try:
-            method(value)
-        except Exception as error:
-            self.cancel()
-            name = getattr(method, "__qualname__", repr(method))
-            raise CallbackError(f"The token callback {name} raised {type(error).__name__}: {error}") from error
+    def _callback_failed(self, method: str, error: Exception) -> CallbackError:
+        """End the request, and tell every observer."""
+        failure = _callback_error(method, error)
+        self._give_up(failure)
+        self._report_error(failure)
+        return failure
+
+    def _give_up(self, error: BaseException) -> None:
+        """End the stream with an error of the reader's side, and have the engine stop."""
+        if os.getpid() == self._process:
+            self._channel.close(error)
+            self._stop_computing()
+
+    def _out_of_time(self) -> None:
+        self._give_up(DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
 
     def _remaining(self) -> float | None:
-        return None if self._deadline is None else self._deadline - time.monotonic()
-
-    def _give_up(self) -> None:
-        self._channel.close(DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
-        self._cancel()
+        """Seconds until the deadline, at least 0."""
+        if os.getpid() != self._process:
+            raise EngineForked("The request belongs to the process that this one was forked from; ask again here.")
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
 
     def _wait(self, *, for_tokens: bool) -> None:
+        remaining = self._remaining()
         arrived = threading.Event()
-        if self._channel.arrange_wake(arrived.set, for_tokens=for_tokens):
-            remaining = self._remaining()
-            if not arrived.wait(None if remaining is None else max(remaining, 0.0)):
-                self._give_up()
+        self._channel.call_when_ready(arrived.set, for_tokens=for_tokens)
+        if not arrived.wait(remaining):
+            self._out_of_time()
 
     async def _await(self, *, for_tokens: bool) -> None:
+        remaining = self._remaining()
         loop = asyncio.get_running_loop()
         arrived = loop.create_future()
 
@@ -249,14 +245,19 @@ class Stream:
                 loop.call_soon_threadsafe(_resolve, arrived)
             except RuntimeError:
                 # The loop was closed under its reader: nobody is left to wake.
-                self._cancel()
+                self.cancel()
 
-        if not self._channel.arrange_wake(wake, for_tokens=for_tokens):
-            return
+        self._channel.call_when_ready(wake, for_tokens=for_tokens)
         try:
-            await asyncio.wait_for(arrived, self._remaining())
+            # Not wait_for: before Python 3.12 it can lose the cancelling of its task.
+            async with asyncio.timeout(remaining):
+                await arrived
         except TimeoutError:
-            self._give_up()
+            self._out_of_time()
+
+
+def _callback_error(method: str, error: Exception) -> CallbackError:
+    return CallbackError(f"The token callback's {method} raised {type(error).__name__}: {error}")
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

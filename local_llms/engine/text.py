@@ -13,7 +13,11 @@ class TextAssembler:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        """``stop``: non-empty strings; the first one to be complete ends the answer."""
+        """``stop``: non-empty strings; the first one to be complete ends the answer.
+
+        Of several that are complete at the same character, the longest counts. So the text does not depend on how it
+        was cut into tokens.
+        """
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
@@ -28,11 +32,9 @@ class TextAssembler:
         if not self._stop:
             return text
         self._held += text
-        found = [(self._held.find(stop), order) for order, stop in enumerate(self._stop)]
-        matches = [(index, order) for index, order in found if index >= 0]
-        if matches:
-            index, order = min(matches)
-            self.stop_match = self._stop[order]
+        match = self._first_stop()
+        if match is not None:
+            index, self.stop_match = match
             released, self._held = self._held[:index], ""
             return released
         keep = self._longest_beginning_of_a_stop()
@@ -47,6 +49,12 @@ class TextAssembler:
         held, self._held = self._held, ""
         self._decoder.reset()
         return held
+
+    def _first_stop(self) -> tuple[int, str] | None:
+        """Where the stop string that is complete first begins in the held text, and which one it is."""
+        found = [(self._held.find(stop), stop) for stop in self._stop]
+        ends = [(index + len(stop), index, stop) for index, stop in found if index >= 0]
+        return min(ends)[1:] if ends else None
 
     def _longest_beginning_of_a_stop(self) -> int:
         """Length of the longest end of the held text with which a stop string begins."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-import numpy as np
-from numpy.typing import NDArray
-
 from local_llms.backends.base import Backend, Logits
+from local_llms.engine.embedding import EmbeddingTask, Vectors
 from local_llms.engine.job import Job
 from local_llms.engine.request import Sequence as Running
 from local_llms.engine.sampler import log_probability, sample
@@ -35,7 +34,7 @@ STALL_SECONDS = 0.25
 
 SMALLEST_CHUNK = 32
 
-EmbeddingTask = tuple[list[list[int]], "Future[NDArray[np.float32]]"]
+_NO_TOKEN = "No token has a finite logit: logit_bias forbids them all, or the model's weights or adapter are damaged."
 
 
 class Worker:
@@ -47,10 +46,11 @@ class Worker:
         self._max_queue = max_queue
         self._changed = threading.Condition()
         self._arrived: deque[Job] = deque()
-        self._cancelled: deque[Job] = deque()
         self._embeddings: deque[EmbeddingTask] = deque()
-        self._closing = False
         self._jobs: dict[Running, Job] = {}
+        self._closing = False
+        self._cancelled: deque[Job] = deque()
+        self._computing = threading.Lock()
         self._decoding: tuple[Job, ...] = ()
         self._interrupted = False
         self._counts = dict.fromkeys(("finished", "cancelled", "failed", "steps", "prompt", "cached", "completion"), 0)
@@ -64,42 +64,50 @@ class Worker:
         """Queue a request. Raises EngineBusy or EngineClosed."""
         with self._changed:
             self._check_open()
-            if len(self._arrived) + len(self._scheduler.waiting) >= self._max_queue:
+            together = self._scheduler.max_parallel
+            if len(self._arrived) + len(self._jobs) >= together + self._max_queue:
                 raise EngineBusy(
-                    f"{self._max_queue} requests are waiting already (max_queue={self._max_queue}). "
-                    "Try again later, send fewer at once, or load the model with a larger max_queue."
+                    f"{together} requests may decode together and {self._max_queue} may wait (max_queue), and as "
+                    "many are under way. Try again later, or load the model with a larger max_queue."
                 )
             self._arrived.append(job)
-            self._last_use = time.monotonic()
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Stop a request; a long step that serves it alone is interrupted."""
-        with self._changed:
-            if self._closing:
-                return
-            self._cancelled.append(job)
-            if self._decoding == (job,):
-                self._interrupted = True
-                self._backend.interrupt()
-            self._changed.notify()
+        """Stop a request whose stream is closed; a step that serves only such requests is interrupted.
 
-    def embed(self, texts: list[list[int]]) -> Future[NDArray[np.float32]]:
-        """Queue token ids to be embedded. Raises EngineClosed."""
-        future: Future[NDArray[np.float32]] = Future()
+        Never waits, since the garbage collector may call it inside any other call: where somebody else holds the lock,
+        the step goes on to its end. Nobody needs to be woken, for a worker with a request does not sleep.
+        """
+        self._cancelled.append(job)
+        if self._computing.acquire(blocking=False):
+            try:
+                if self._decoding and all(other.channel.outcome is not None for other in self._decoding):
+                    self._interrupted = True
+                    self._backend.interrupt()
+            finally:
+                self._computing.release()
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
+        """Queue token ids to be embedded. Raises EngineBusy or EngineClosed."""
+        task = EmbeddingTask(texts, self._backend.info)
         with self._changed:
             self._check_open()
-            self._embeddings.append((texts, future))
-            self._last_use = time.monotonic()
+            if len(self._embeddings) >= self._max_queue:
+                raise EngineBusy(
+                    f"{self._max_queue} embedding tasks are waiting already (max_queue={self._max_queue}). "
+                    "Try again later, or send more texts in one task."
+                )
+            self._embeddings.append(task)
             self._changed.notify()
-        return future
+        return task.future
 
     def close(self) -> None:
         """Fail what is under way with EngineClosed, free the backend, and wait for the thread to end."""
         with self._changed:
-            self._closing = True
-            self._interrupted = True
-            self._backend.interrupt()
+            if not self._closing:
+                self._closing = True
+                self._backend.interrupt()
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -142,35 +150,39 @@ class Worker:
             raise EngineClosed("The model was closed. Load it again with load_model().")
 
     def _run(self) -> None:
-        failure: BaseException = EngineClosed("The model was closed while the request was under way.")
+        cause: Exception | None = None
         try:
             while self._receive():
-                if self._embeddings:
-                    self._embed_some()
+                self._embed_some()
                 if self._scheduler.busy:
                     self._step()
-        except BaseException as error:
+        except Exception as error:
             logger.exception("The engine stopped because of an unexpected error")
-            # Whatever it was, nobody may wait for ever.
-            failure = DecodeError(f"The engine stopped because of an unexpected {type(error).__name__}: {error}")
-            failure.__cause__ = error
+            cause = error
         finally:
-            with self._changed:
-                self._closing = True
-                pending = [*self._jobs.values(), *self._arrived]
-                futures = [future for _, future in self._embeddings]
-            for job in pending:
-                job.channel.close(failure)
-            for future in futures:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(failure)
+            # Whatever happened, nobody may wait for ever.
+            self._end_all(cause)
             self._backend.close()
+
+    def _end_all(self, cause: Exception | None) -> None:
+        with self._changed:
+            self._closing = True
+            jobs = [*self._jobs.values(), *self._arrived]
+            tasks = list(self._embeddings)
+            for held in (self._jobs, self._arrived, self._embeddings, self._cancelled):
+                held.clear()
+        for end in [*(job.channel.close for job in jobs), *(task.fail for task in tasks)]:
+            # An error of its own for each, since raising one in two threads would mix their tracebacks.
+            failure: EngineClosed | DecodeError = EngineClosed("The model was closed while the request was under way.")
+            if cause is not None:
+                failure = DecodeError(f"The engine stopped because of an unexpected {type(cause).__name__}: {cause}")
+                failure.__cause__ = cause
+            end(failure)
 
     def _receive(self) -> bool:
         """Take in what arrived, waiting where there is nothing to do; False when it is time to end."""
         with self._changed:
-            while not (self._closing or self._arrived or self._cancelled or self._embeddings or self._scheduler.busy):
-                self._last_use = time.monotonic()
+            while not (self._closing or self._arrived or self._embeddings or self._jobs):
                 self._changed.wait()
             if self._closing:
                 return False
@@ -178,32 +190,29 @@ class Worker:
                 job = self._arrived.popleft()
                 self._jobs[job.sequence] = job
                 self._scheduler.add(job.sequence)
-            cancelled = list(self._cancelled)
-            self._cancelled.clear()
-        for job in cancelled:
+        while self._cancelled:
+            job = self._cancelled.popleft()
             if job.sequence in self._jobs:
                 self._counts["cancelled"] += 1
                 self._leave(job, self._scheduler.finish)
         now = time.monotonic()
-        for job in [job for job in self._jobs.values() if job.request.deadline is not None]:
-            if now >= (job.request.deadline or now):
-                self._fail(job, DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
+        for job in [job for job in self._jobs.values() if (job.request.deadline or math.inf) <= now]:
+            self._fail(job, DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
         return True
 
     def _step(self) -> None:
         started = time.monotonic()
-        with self._changed:
-            step = self._scheduler.plan()
-            self._decoding = tuple(self._jobs[sequence] for sequence in step.sequences)
+        step = self._scheduler.plan()
         self._move(step.moves)
-        for job in self._decoding:
+        jobs = tuple(self._jobs[sequence] for sequence in step.sequences)
+        for job in jobs:
             if job.started is None:
                 job.started = started
                 self._counts["prompt"] += job.sequence.prompt_length
                 self._counts["cached"] += job.sequence.cached
-        if step.chunks:
-            self._decode(step)
-        self._decoding = ()
+        with self._computing:
+            self._decoding, self._interrupted = jobs, False
+        self._decode(step)
         elapsed = time.monotonic() - started
         self._counts["steps"] += 1
         self._busy_seconds += elapsed
@@ -214,15 +223,13 @@ class Worker:
         try:
             logits = self._backend.decode(step.chunks)
         except CacheFull as error:
-            moves = self._scheduler.give_room()
-            self._move(moves)
-            if not moves:
-                self._fail(self._jobs[step.sequences[0]], error)
+            unservable = self._scheduler.cache_full(step)
+            if unservable is not None:
+                self._fail(self._jobs[unservable], error)
             return
         except (LocalLLMError, ValueError) as error:
-            if self._interrupted:
-                # The steps' sequences are as before; whoever was cancelled is taken out before the next one.
-                self._interrupted = False
+            if self._interrupted or self._closing:
+                # Every sequence is as before; whoever was cancelled is taken out before the next step.
                 return
             if len(step.chunks) == 1:
                 self._fail(self._jobs[step.sequences[0]], error)
@@ -230,6 +237,9 @@ class Worker:
             for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
                 self._decode(Step(chunks=[chunk], sequences=[sequence]))
             return
+        finally:
+            with self._computing:
+                self._decoding = ()
         self._advance(step, logits)
 
     def _advance(self, step: Step, logits: Logits) -> None:
@@ -242,12 +252,16 @@ class Worker:
         if not jobs:
             return
         tokens = sample(logits, [job.sampler for job in jobs])
+        # The rows are valid until the backend's next call, and a request that ends makes one.
+        logprobs = [
+            log_probability(row, token) if job.request.logprobs and token >= 0 else None
+            for row, job, token in zip(logits, jobs, tokens, strict=True)
+        ]
         now = time.monotonic()
-        for row, (job, token) in enumerate(zip(jobs, tokens, strict=True)):
+        for job, token, logprob in zip(jobs, tokens, logprobs, strict=True):
             if token < 0:
-                self._fail(job, DecodeError("The model gave no finite logit: its weights or its adapter are damaged."))
+                self._fail(job, DecodeError(_NO_TOKEN))
                 continue
-            logprob = log_probability(logits[row], token) if job.request.logprobs else None
             completion = job.accept(token, logprob, now)
             self._counts["completion"] += 1
             if completion is not None:
@@ -258,17 +272,18 @@ class Worker:
         self._leave(job, self._scheduler.finish)
         job.channel.close(completion)
 
-    def _fail(self, job: Job, error: BaseException) -> None:
+    def _fail(self, job: Job, error: Exception) -> None:
         self._counts["failed"] += 1
         self._leave(job, self._scheduler.forget)
+        if not isinstance(error, LocalLLMError):
+            cause, error = error, DecodeError(f"The model could not compute the request: {error}")
+            error.__cause__ = cause
         job.channel.close(error)
 
     def _leave(self, job: Job, take_out: Callable[[Running], list[Free]]) -> None:
-        with self._changed:
-            del self._jobs[job.sequence]
-            moves = take_out(job.sequence)
-            self._last_use = time.monotonic()
-        self._move(moves)
+        self._last_use = time.monotonic()
+        del self._jobs[job.sequence]
+        self._move(take_out(job.sequence))
 
     def _move(self, moves: Sequence[Copy | Free]) -> None:
         for move in moves:
@@ -288,27 +303,19 @@ class Worker:
         self._scheduler.prompt_chunk = max(SMALLEST_CHUNK, min(chunk, self._backend.info.batch_tokens))
 
     def _embed_some(self) -> None:
-        """Embed the texts of the oldest waiting task."""
-        texts, future = self._embeddings.popleft()
-        if not future.set_running_or_notify_cancel():
+        """Compute a part of the oldest embedding task, and send it to the end of the line."""
+        if not self._embeddings:
             return
+        task = self._embeddings[0]
         try:
-            vectors = [self._backend.embed(part) for part in self._parts(texts)]
+            over = task.advance(self._backend)
         except (LocalLLMError, ValueError) as error:
-            closed = EngineClosed("The model was closed while the request was under way.")
-            future.set_exception(closed if self._closing else error)
-            return
-        future.set_result(np.concatenate(vectors))
-
-    def _parts(self, texts: list[list[int]]) -> list[list[list[int]]]:
-        """Texts grouped so that each group fits into one call of the backend; a long text is alone in its group."""
-        info = self._backend.info
-        parts: list[list[list[int]]] = [[]]
-        room = info.batch_tokens
-        for text in texts:
-            if parts[-1] and (len(text) > room or len(parts[-1]) >= info.max_sequences):
-                parts.append([])
-                room = info.batch_tokens
-            parts[-1].append(text)
-            room -= len(text)
-        return parts
+            if self._closing:
+                return
+            task.fail(error)
+            over = True
+        with self._changed:
+            self._last_use = time.monotonic()
+            self._embeddings.popleft()
+            if not over:
+                self._embeddings.append(task)

@@ -1,8 +1,8 @@
 """A backend without weights: what it answers is a function of the tokens it holds.
 
 It watches over the protocol: ValueError where a chunk does not continue its sequence or a copy is not possible,
-CacheFull where the cells do not suffice, AssertionError where two threads compute at once. So a test of an engine on it
-is a test of the engine's bookkeeping.
+CacheFull where the cells do not suffice, AssertionError where two threads compute at once, and logits turn into NaN at
+the next call. So a test of an engine on it is a test of the engine's bookkeeping.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class ScriptedBackend:
         self._computing = threading.Lock()
         self._interrupt = threading.Event()
         self._closed = False
+        self._logits = np.zeros((0, self._info.vocabulary_size), dtype=np.float32)
         self.decodes: list[list[Chunk]] = []
         """Every decode so far."""
 
@@ -119,11 +120,12 @@ class ScriptedBackend:
 
     def decode(self, chunks: Sequence[Chunk]) -> Logits:
         """Hold the tokens, and give one row per position asked for; the scripted token has the largest logit."""
-        self._check_open()
+        self._begin()
         if not self._computing.acquire(blocking=False):
             raise AssertionError("two threads compute at once")
         try:
-            return self._decode(chunks)
+            self._logits = self._decode(chunks)
+            return self._logits
         finally:
             self._computing.release()
 
@@ -174,7 +176,7 @@ class ScriptedBackend:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let ``target`` hold the same cells as the beginning of ``source``."""
-        self._check_open()
+        self._begin()
         held = self._sequences.get(source, [])
         if self._sequences.get(target) or not 0 < length <= len(held):
             raise ValueError(f"cannot copy {length} tokens of {source} to {target}")
@@ -184,19 +186,19 @@ class ScriptedBackend:
 
     def cut(self, sequence: int, length: int) -> None:
         """Forget the end of a sequence."""
-        self._check_open()
+        self._begin()
         if not self._info.can_cut:
             raise ValueError("a recurrent state cannot be cut")
         del self._sequences.setdefault(sequence, [])[length:]
 
     def free(self, sequence: int) -> None:
         """Forget a sequence."""
-        self._check_open()
+        self._begin()
         self._sequences.pop(sequence, None)
 
     def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Vectors that depend on each text's tokens alone."""
-        self._check_open()
+        self._begin()
         if self._step_seconds:
             time.sleep(self._step_seconds)
         rows = [np.random.default_rng(zlib.crc32(bytes(str(list(text)), "ascii"))).standard_normal(8) for text in texts]
@@ -215,6 +217,11 @@ class ScriptedBackend:
         """Forget everything."""
         self._closed = True
         self._sequences.clear()
+
+    def _begin(self) -> None:
+        """A call of the computing thread: what the one before it returned is valid no longer."""
+        self._check_open()
+        self._logits.fill(np.nan)
 
     def _check_open(self) -> None:
         if self._closed:
