@@ -7,6 +7,8 @@ slow one delays its own reader only. One that raises ends its request with Callb
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, TextIO
 
 from local_llms.types import Completion, TokenEvent
@@ -58,7 +60,7 @@ class PrintCallback(TokenCallback):
 
 
 class RichCallback(TokenCallback):
-    """Shows a live line with the number of tokens and their speed, for one or many requests at once."""
+    """Shows a live line with the number of tokens and their speed, for one or many requests at once, in any threads."""
 
     def __init__(self, console: Console | None = None) -> None:
         """``console``: where to draw; None is standard error."""
@@ -69,27 +71,36 @@ class RichCallback(TokenCallback):
             SpinnerColumn(),
             TextColumn("{task.description}"),
             TextColumn("{task.completed:.0f} tokens"),
-            TextColumn("{task.speed:.1f} tokens/s", justify="right"),
+            TextColumn("{task.fields[rate]:.1f} tokens/s", justify="right"),
             TimeElapsedColumn(),
             console=console or Console(stderr=True),
             transient=True,
         )
+        # Re-entrant: the garbage collector may end another stream, whose callback this is too, inside any call.
+        self._lock = threading.RLock()
         self._task: TaskID | None = None
         self._running = 0
+        self._tokens = 0
+        self._started = 0.0
 
     def on_start(self, prompt_tokens: int) -> None:
         """Start the display with the first request."""
-        self._running += 1
-        if self._task is None:
-            self._task = self._progress.add_task(f"prompt {prompt_tokens} tokens", total=None, speed=0.0)
-            self._progress.start()
+        with self._lock:
+            self._running += 1
+            if self._task is None:
+                self._tokens, self._started = 0, time.monotonic()
+                self._task = self._progress.add_task(f"prompt {prompt_tokens} tokens", total=None, rate=0.0)
+                self._progress.start()
+            elif self._running > 1:
+                self._progress.update(self._task, description=f"{self._running} requests")
 
     def on_token(self, event: TokenEvent) -> None:
         """Count the token."""
-        if self._task is not None:
-            task = self._progress.tasks[0]
-            speed = task.completed / task.elapsed if task.elapsed else 0.0
-            self._progress.update(self._task, advance=1, speed=speed)
+        with self._lock:
+            if self._task is not None:
+                self._tokens += 1
+                rate = self._tokens / max(time.monotonic() - self._started, 1e-3)
+                self._progress.update(self._task, completed=self._tokens, rate=rate)
 
     def on_end(self, completion: Completion) -> None:
         """Stop the display with the last request."""
@@ -100,9 +111,9 @@ class RichCallback(TokenCallback):
         self._finish()
 
     def _finish(self) -> None:
-        self._running -= 1
-        if self._running == 0:
-            self._progress.stop()
-            if self._task is not None:
+        with self._lock:
+            self._running -= 1
+            if self._running <= 0 and self._task is not None:
+                self._progress.stop()
                 self._progress.remove_task(self._task)
-                self._task = None
+                self._task, self._running = None, 0
