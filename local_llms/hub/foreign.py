@@ -7,7 +7,7 @@ PROBE_BYTES = 512
 
 
 def describe(start: bytes) -> str | None:
-    """A sentence or two about a file that begins with ``start`` (up to ``PROBE_BYTES``); None where nothing is known."""
+    """A sentence or two about a file with that beginning (``PROBE_BYTES`` are enough); None where nothing is known."""
     magic = start[:4]
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):

@@ -6,6 +6,7 @@ Checked beyond the header's form: where the weights lie, what llama.cpp asserts 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 
@@ -14,6 +15,8 @@ from local_llms.hub.gguf import GGUFArray, GGUFHeader, read_header
 
 _AGAIN = "It is truncated or damaged: fetch it again."
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+MAX_BLOCKS = 512
+"""LLAMA_MAX_LAYERS of src/llama-hparams.h."""
 _TOKENS = "tokenizer.ggml.tokens"
 
 
@@ -25,6 +28,7 @@ def check_gguf(path: str | os.PathLike[str]) -> GGUFHeader:
     header = read_header(path)
     _check_parts(header)
     _check_kind(header)
+    _check_numbers(header)
     _check_tensors(header)
     _check_vocabulary(header)
     return header
@@ -42,6 +46,17 @@ def _check_kind(header: GGUFHeader) -> None:
         raise _bad(header, "general.architecture is missing", "Convert the model again, or look for another file.")
     if not header.tensors:
         raise _bad(header, "it holds no weights", "Look for the complete file of this model.")
+
+
+def _check_numbers(header: GGUFHeader) -> None:
+    """llama.cpp asserts these: a bound on the layers, and an epsilon that is a number and not negative."""
+    key = f"{header.architecture}.block_count"
+    blocks = header.metadata.get(key, 1)
+    if type(blocks) is not int or not 0 < blocks <= MAX_BLOCKS:
+        raise _bad(header, f"{key} is {blocks!r} instead of 1 to {MAX_BLOCKS}")
+    for key, value in header.metadata.items():
+        if key.endswith("_epsilon") and not (isinstance(value, float) and 0 <= value < math.inf):
+            raise _bad(header, f"{key} is {value!r}")
 
 
 def _check_tensors(header: GGUFHeader) -> None:
@@ -90,7 +105,8 @@ def _check_vocabulary(header: GGUFHeader) -> None:
             raise _bad(
                 header, f"tokenizer.ggml.{key} is not a list of one {types[0]} for each of {tokens.count} tokens"
             )
-    texts = header.raw_strings(_TOKENS)
+    # llama.cpp takes them as C strings, which end at a zero byte, and gives empty ones such a name.
+    texts = [text.partition(b"\0")[0] for text in header.raw_strings(_TOKENS)]
     distinct = {text or b"[EMPTY_%d]" % index for index, text in enumerate(texts)}
     if len(distinct) != len(texts):
         raise _bad(header, f"{_TOKENS} has the same token twice")
