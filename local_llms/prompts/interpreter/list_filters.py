@@ -182,7 +182,7 @@ def _map(budget: Budget, value: Value, /, *arguments: Value, **named: Value) -> 
         change = _getter(budget, named["attribute"], named.get("default"))
     else:
         raise Failure("map takes the name of a filter, or attribute=")
-    values = sequence(budget, value)
+    values = sequence(budget, value or [])
     budget.spend(list_cost(len(values)))
     return [change(part) for part in values]
 
@@ -193,7 +193,8 @@ def _selection(keep: bool, *, by_attribute: bool) -> Callable[..., Value]:
             raise Failure("selectattr and rejectattr need the name of an attribute")
         get = _getter(budget, arguments[0] if by_attribute else None)
         test = arguments[by_attribute:]
-        values = sequence(budget, value)
+        # As in Jinja, there is nothing to select from None.
+        values = sequence(budget, value or [])
         budget.spend(list_cost(len(values)))
         return [part for part in values if _holds(budget, get(part), test) == keep]
 

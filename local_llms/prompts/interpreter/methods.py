@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 from local_llms.prompts.interpreter import text as texts
 from local_llms.prompts.interpreter.budget import Budget, Failure
 from local_llms.prompts.interpreter.operators import joined
 from local_llms.prompts.interpreter.values import (
+    CONTAINERS,
     Callee,
     Function,
     Namespace,
@@ -21,6 +23,7 @@ from local_llms.prompts.interpreter.values import (
     kind,
     list_cost,
     sequence,
+    to_text,
 )
 
 
@@ -43,7 +46,8 @@ def attribute(budget: Budget, owner: Value, name: str) -> Value:
 def item(budget: Budget, owner: Value, key: Value) -> Value:
     """``owner[key]``: an item, else a method of that name. Undefined where there is neither."""
     if isinstance(owner, dict):
-        if expect_key(key) in owner:
+        # A list is no key; asking for it finds nothing, as in Jinja.
+        if not isinstance(key, CONTAINERS) and key in owner:
             return owner[key]
     elif isinstance(owner, (str, list, tuple, range)) and isinstance(key, int):
         if not -len(owner) <= key < len(owner):
@@ -79,9 +83,9 @@ def _charged(operation: Callable[..., Value], *, parts: bool = False) -> Callabl
     return method
 
 
-def _replace(budget: Budget, text: str, old: Value, new: Value, count: Value = -1, /) -> Value:
+def _replace(budget: Budget, text: str, old: Value, new: Value, limit: Value = -1, /) -> Value:
     old, new = expect_text(old, "what is replaced"), expect_text(new, "the replacement")
-    times = expect_integer(count, "how often is replaced")
+    times = expect_integer(limit, "how often is replaced")
     found = text.count(old)
     budget.spend(texts.cost(text) + 32 * found + found * texts.cost(new))
     return texts.replace(text, old, new, times)
@@ -92,6 +96,25 @@ def _join(budget: Budget, text: str, parts: Value, /) -> Value:
     for part in sequence(budget, parts):
         pieces += (text, expect_text(part, "what is joined"))
     return joined(budget, pieces[1:])
+
+
+def _format(budget: Budget, text: str, /, *given: Value, **named: Value) -> Value:
+    values = {**{str(place): value for place, value in enumerate(given)}, **named}
+    places = count()
+
+    def value_of(field: str) -> str:
+        name = field or str(next(places))
+        if name not in values:
+            raise Failure(f"there is nothing to fill into the field {{{field}}}")
+        value = to_text(budget, values[name])
+        budget.spend(texts.cost(value))
+        return value
+
+    budget.spend(2 * texts.cost(text) + 40 * text.count("{") + 40 * text.count("}"))
+    try:
+        return texts.fill(text, value_of)
+    except ValueError as error:
+        raise Failure(f"format: {error}") from None
 
 
 def _split(budget: Budget, text: str, /, sep: Value = None, maxsplit: Value = -1) -> Value:
@@ -151,6 +174,7 @@ _RSPLIT = _charged(texts.rsplit, parts=True)
 _SPLITLINES = _charged(texts.splitlines, parts=True)
 
 _TEXT_METHODS: dict[str, Callable[..., Value]] = {
+    "format": _format,
     "join": _join,
     "replace": _replace,
     "rsplit": _rsplit,

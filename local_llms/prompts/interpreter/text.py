@@ -10,12 +10,15 @@ The functions here do what the ``str`` methods of the same names do, and carry t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 STRUCTURE = 1
 """Written by the template's author."""
 FINAL = 2
 """Content of the message that the model is to continue; content like any other, but its place must be found again."""
+
+_FIELD = re.compile(r"\{\{|\}\}|\{(\w*)\}|[{}]")
 
 Span = tuple[int, int, int]
 """Start, end (exclusive) and origin (STRUCTURE or FINAL) of a part of a text."""
@@ -163,6 +166,26 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
         done = found + len(old)
         count -= 1
     return concat([*pieces, cut(text, done, len(text))])
+
+
+def fill(text: str, value_of: Callable[[str], str]) -> str:
+    """``text.format``, for fields that are empty, a number or a name; ``value_of`` gives the text for a field.
+
+    As in ``replace``, a value is structure only where its field is. Raises ValueError for any other field.
+    """
+    parts: list[str] = []
+    done = 0
+    for field in _FIELD.finditer(text):
+        start, stop = field.span()
+        parts.append(cut(text, done, start))
+        if field[0] in ("{{", "}}"):
+            parts.append(cut(text, start, start + 1))
+        elif field[1] is not None:
+            parts.append(_in_place_of(cut(text, start, stop), value_of(field[1])))
+        else:
+            raise ValueError("only fields such as {}, {0} and {name} can be filled in")
+        done = stop
+    return concat([*parts, cut(text, done, len(text))])
 
 
 def pieces(text: str) -> Iterable[tuple[str, bool]]:
