@@ -7,7 +7,8 @@ what the library keeps of them (rows of a KV cache, or a recurrent state). A seq
 is empty.
 
 Threads: ``tokenize``, ``token_bytes`` and ``info`` may be used from any thread. Everything else is called by one
-thread, the engine's, except ``interrupt``. After ``close`` every method raises EngineClosed; in a forked child, EngineForked.
+thread, the engine's, except ``interrupt``. After ``close`` every method raises EngineClosed; in a forked child,
+EngineForked.
 """
 
 from __future__ import annotations
@@ -158,6 +159,8 @@ class BackendModule(Protocol):
     """What a module in ``backends/`` offers. Importing it must not import its library."""
 
     NAME: str
+    READS: str
+    """What it loads, for an error's list of what can be loaded: "GGUF files"."""
 
     def claims(self, path: Path) -> str | None:
         """Why this backend is the one for that file or folder, or None. Reads a few bytes at most."""

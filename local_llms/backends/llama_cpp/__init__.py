@@ -1,0 +1,50 @@
+"""Runs GGUF files with llama.cpp, through llama-cpp-python's low-level functions.
+
+Its ``Llama`` class is not used: that serves one sequence, and two threads in it abort the process.
+
+====================  ==================================================================================
+``logs``              what llama.cpp says goes to the logger "local_llms.llama_cpp"
+``native``            a loaded model and its context: opened, guarded against use after close and fork, freed
+``vocabulary``        text ↔ ids
+``batch``             the tokens of one call, in arrays that llama.cpp reads
+``sequences``         the KV cache or the recurrent states: decode, copy, cut, free
+``embedder``          vectors of texts
+``backend``           ties these to the protocol
+====================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from local_llms.backends.base import Backend, LoadOptions
+from local_llms.errors import MissingDependency
+from local_llms.hub.gguf_check import check_gguf
+
+NAME = "llama_cpp"
+READS = "GGUF files"
+
+
+def claims(path: Path) -> str | None:
+    """A file that is called .gguf or begins like one."""
+    if not path.is_file():
+        return None
+    if path.suffix.lower() == ".gguf":
+        return "it is a .gguf file"
+    with path.open("rb") as file:
+        return "it begins like a GGUF file" if file.read(4) == b"GGUF" else None
+
+
+def load(path: Path, options: LoadOptions) -> Backend:
+    """Check and load a GGUF file.
+
+    Raises MissingDependency, ModelFileError (ModelLoadError where only llama.cpp refuses it), UnsupportedFeature for a
+    kind of model that this package cannot drive, and OptionError.
+    """
+    header = check_gguf(path)
+    if importlib.util.find_spec("llama_cpp") is None:
+        raise MissingDependency("llama-cpp-python", extra="llama-cpp", purpose="Running a GGUF model")
+    from local_llms.backends.llama_cpp.backend import LlamaCppBackend
+
+    return LlamaCppBackend.load(header, options)

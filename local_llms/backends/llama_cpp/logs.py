@@ -1,0 +1,85 @@
+"""What llama.cpp says goes to the logger "local_llms.llama_cpp" at level DEBUG, not to the terminal.
+
+llama.cpp has one log callback for the whole process, which llama-cpp-python or somebody else may have set already. Ours
+keeps what is said during our own calls and hands everything else on to the callback that it found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from types import TracebackType
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+logger = logging.getLogger("local_llms.llama_cpp")
+
+_ERROR, _CONTINUED = 3, 5
+"""Levels of ggml: an error, and the rest of the message before."""
+
+
+class _ThreadState(threading.local):
+    """Per thread: how many of our calls it is in, and the errors that the innermost one has met."""
+
+    depth = 0
+    errors: list[str]
+    last_was_error = False
+
+
+_state = _ThreadState()
+_earlier: Any = None
+_earlier_data = ctypes.c_void_p()
+_lock = threading.Lock()
+
+
+class Listening:
+    """A context manager around calls of llama.cpp; ``errors`` are the messages of level ERROR, oldest first."""
+
+    __slots__ = ("errors",)
+
+    def __enter__(self) -> Listening:
+        self.errors: list[str] = []
+        _state.depth += 1
+        _state.errors = self.errors
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _state.depth -= 1
+
+    def last_words(self) -> str:
+        """The last errors as the end of a sentence: ": …", or "." where llama.cpp said nothing."""
+        said = " / ".join(line for line in self.errors[-3:])
+        return f": {said}" if said else "."
+
+
+def install() -> None:
+    """Route llama.cpp's messages, once in a process. Called when the first model is loaded, never at import."""
+    global _earlier
+    with _lock:
+        if _earlier is None:
+            found = lib.llama_log_callback()
+            lib.llama_log_get(ctypes.byref(found), ctypes.byref(_earlier_data))
+            _earlier = found
+            lib.llama_log_set(_callback, None)
+
+
+def _receive(level: int, text: bytes, data: int | None) -> None:
+    if not _state.depth:
+        if _earlier:
+            _earlier(level, text, _earlier_data)
+        return
+    line = text.decode("utf-8", "replace").rstrip()
+    is_error = level == _ERROR or (level == _CONTINUED and _state.last_was_error)
+    if level != _CONTINUED:
+        _state.last_was_error = is_error
+    if line.strip("."):  # a row of dots is how llama.cpp shows progress
+        if is_error:
+            _state.errors.append(line)
+        logger.debug(line)
+
+
+_callback = lib.llama_log_callback(_receive)
