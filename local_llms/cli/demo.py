@@ -90,7 +90,7 @@ def answer_about(
         from llama_index.core.node_parser import SentenceSplitter
 
         # Otherwise llama-index counts tokens with a vocabulary of another model, and may want to download it.
-        Settings.tokenizer = llm.loaded().tokenize
+        Settings.tokenizer = llm.tokenize
         splitter = SentenceSplitter(
             chunk_size=CHUNK_TOKENS,
             chunk_overlap=20,
