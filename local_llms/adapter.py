@@ -117,6 +117,10 @@ class ModelFields(LoadingOptions):
         except ValidationError as error:
             raise option_error(cls.__name__, error) from None
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Go on to the framework's own; without this method, the private attributes would end the line here."""
+        super().model_post_init(context)
+
     def loaded(self, model: str | None = None) -> LoadedModel:
         """The object's model, or the one named for a single call. Loads it at the first use, which may take seconds.
 

@@ -16,6 +16,9 @@ from local_llms.types import SamplingParams
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
+DEFAULT_CONTEXT = 8192
+"""Tokens: the longest context that a model gets without being asked."""
+
 
 class LoadingOptions(BaseModel):
     """How a model is loaded. Models with equal loading options share one set of weights."""

@@ -15,13 +15,19 @@ from local_llms.errors import ModelFileError, OptionError, suggestion
 from local_llms.hub.foreign import PROBE_BYTES, describe
 
 _NOT_BACKENDS = {"base"}
+_registered: dict[str, BackendModule] = {}
+
+
+def register(backend: BackendModule) -> None:
+    """Add a backend from outside this folder, such as one for tests. It is asked before those of the package."""
+    _registered[backend.NAME] = backend
 
 
 def available() -> dict[str, BackendModule]:
-    """Every backend of this package, by name, in the order of their names. Imports none of their libraries."""
+    """Every backend by name: registered ones, then this package's in the order of names. Imports no library."""
     names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _NOT_BACKENDS)
     modules = (cast(BackendModule, importlib.import_module(f"{__name__}.{name}")) for name in names)
-    return {module.NAME: module for module in modules}
+    return {**_registered, **{module.NAME: module for module in modules}}
 
 
 def choose(path: Path, backend: str | None) -> tuple[BackendModule, str]:

@@ -11,6 +11,8 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +99,10 @@ class ScriptedBackend:
     def info(self) -> BackendInfo:
         """Facts about the scripted model."""
         return self._info
+
+    def tell(self, **facts: Any) -> None:
+        """Change facts of ``info``; before the backend is used."""
+        self._info = replace(self._info, **facts)
 
     @property
     def sequences(self) -> dict[int, list[int]]:

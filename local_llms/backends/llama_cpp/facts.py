@@ -13,8 +13,8 @@ from local_llms.backends.llama_cpp.native import ContextPlan, Native
 from local_llms.backends.llama_cpp.vocabulary import Vocabulary
 from local_llms.errors import OptionError, UnsupportedFeature
 from local_llms.hub.gguf import GGUFHeader
+from local_llms.options import DEFAULT_CONTEXT
 
-DEFAULT_CONTEXT = 8192
 BATCH_TOKENS = 512
 EMBEDDING_SEQUENCES = 64
 _VECTOR_POOLINGS = (lib.LLAMA_POOLING_TYPE_MEAN, lib.LLAMA_POOLING_TYPE_CLS, lib.LLAMA_POOLING_TYPE_LAST)
@@ -152,4 +152,4 @@ def _quantization(model: Any) -> str:
     buffer = ctypes.create_string_buffer(256)
     lib.llama_model_desc(model, buffer, len(buffer))
     words = buffer.value.decode("utf-8", "replace").split(" ", 2)
-    return words[2] if len(words) == 3 else ""
+    return words[2].removeprefix("(guessed) ") if len(words) == 3 else ""

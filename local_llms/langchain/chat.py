@@ -1,0 +1,297 @@
+"""A local model as a LangChain chat model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Self
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.load.serializable import SerializedConstructor
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ContextThreadPoolExecutor
+from pydantic import Field, PrivateAttr, model_validator
+
+from local_llms.catalog import default_model, find_model
+from local_llms.errors import ModelNotFound, TemplateError, UnsupportedFeature
+from local_llms.langchain import replies
+from local_llms.langchain.concurrency import limited
+from local_llms.langchain.fields import TextFields, package_version, specification
+from local_llms.langchain.messages import to_messages
+from local_llms.models import LoadedModel
+from local_llms.options import DEFAULT_CONTEXT
+
+
+class ChatLocal(TextFields, BaseChatModel):
+    """A model on this machine; equal models and loading options share one set of weights and decode together.
+
+    ``ChatLocal()`` takes the small default model. The fields are those of ``LoadingOptions`` (how to load),
+    ``SamplingOptions`` (how to sample), and LangChain's own; a call may set sampling options, ``template``,
+    ``timeout``, ``model`` (another model for this call), ``input_text``, ``logprobs`` and ``token_callbacks``, as
+    ``invoke`` and ``bind`` pass them.
+
+    - ``invoke``, ``stream``, ``batch`` and their async forms; what is asked at the same time is decoded in one batch.
+      Leaving a stream, cancelling a task and ``timeout`` stop the computing.
+    - An answer has ``usage_metadata`` (``input_token_details["cache_read"]``: prompt tokens not computed again) and
+      ``response_metadata`` with "model_name", "finish_reason", "stop_match", "timings" and, where ``logprobs`` is set,
+      "logprobs" as OpenAI writes them. Of a stream, the last chunk has them.
+    - ``profile`` tells what the model can do; ``max_input_tokens`` is exact once the model is loaded.
+
+    Wrong options raise OptionError or UnknownOption. A call raises EmptyPrompt, ContextOverflow, TemplateError,
+    UnsupportedFeature, EngineBusy, EngineClosed, DeadlineExceeded, DecodeError or CallbackError, and at the first use
+    what loading raises: ModelNotFound, ModelFileError, MissingDependency or DownloadError.
+    """
+
+    stream_usage: bool = Field(default=True, description="Whether the last chunk of a stream tells the usage.")
+    streaming: bool = Field(default=False, description="Whether ``invoke`` sends each token to LangChain's callbacks.")
+    _profile_is_ours: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="after")
+    def _set_local_llms_version(self) -> Self:
+        self._add_version("local-llms", package_version())
+        return self
+
+    @property
+    def _llm_type(self) -> str:
+        return "local-llms-chat"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return self._parameters()
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return self._tracing("chat", stop, kwargs)
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        # The base's key is kept from the first call, so that a copy with another temperature would share its answers.
+        call = {name: value for name, value in kwargs.items() if name != "token_callbacks" and value is not None}
+        if stop is not None:
+            call["stop"] = stop
+        return repr(sorted({**self.asdict(), **call}.items()))
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        self._profile_is_ours = True
+        profile = ModelProfile(
+            open_weights=True,
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            audio_inputs=False,
+            video_inputs=False,
+            pdf_inputs=False,
+            image_outputs=False,
+            audio_outputs=False,
+            video_outputs=False,
+            attachment=False,
+            reasoning_output=False,
+            tool_calling=False,
+            structured_output=False,
+            temperature=True,
+        )
+        length = self.context_length or self._usual_context_length()
+        if length:
+            profile["max_input_tokens"] = length
+        return profile
+
+    def _usual_context_length(self) -> int:
+        try:
+            known = find_model(self.model or default_model()).context_length
+        except ModelNotFound:
+            return 0
+        return min(known, DEFAULT_CONTEXT, self.cache_tokens or DEFAULT_CONTEXT)
+
+    def loaded(self, model: str | None = None) -> LoadedModel:
+        """The object's model, or the one named for a single call. Loads it at the first use, which may take seconds.
+
+        Raises ModelNotFound, ModelFileError, MissingDependency, DownloadError, or EngineClosed after ``close``.
+        """
+        return self._profiled(model, super().loaded(model))
+
+    async def aloaded(self, model: str | None = None) -> LoadedModel:
+        """Like ``loaded``, without holding the event loop up."""
+        return self._profiled(model, await super().aloaded(model))
+
+    def _profiled(self, model: str | None, handle: LoadedModel) -> LoadedModel:
+        if model is None and self._profile_is_ours and self.profile is not None:
+            self.profile["name"] = handle.info.name
+            self.profile["max_input_tokens"] = handle.info.context_length
+        return handle
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model, options = self._call(stop, kwargs)
+        listener = _listen(options)
+        handle = self.loaded(model)
+        with self._ask(handle, to_messages(messages), options) as stream:
+            return ChatResult(generations=[replies.message(stream.result(), handle.info.name, listener)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model, options = self._call(stop, kwargs)
+        listener = _listen(options)
+        handle = await self.aloaded(model)
+        async with await self._aask(handle, to_messages(messages), options) as stream:
+            return ChatResult(generations=[replies.message(await stream.aresult(), handle.info.name, listener)])
+
+    # LangChain sends each chunk to its callbacks itself; doing so here as well would count every token twice.
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        model, options = self._call(stop, kwargs)
+        logprobs = bool(options["logprobs"])
+        handle = self.loaded(model)
+        with self._ask(handle, to_messages(messages), options) as stream:
+            for event in stream:
+                if event.text or logprobs:
+                    yield replies.message_chunk(event, logprobs=logprobs)
+            usage = kwargs.get("stream_usage", self.stream_usage)
+            yield replies.last_message_chunk(stream.result(), handle.info.name, usage=usage)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        model, options = self._call(stop, kwargs)
+        logprobs = bool(options["logprobs"])
+        handle = await self.aloaded(model)
+        async with await self._aask(handle, to_messages(messages), options) as stream:
+            async for event in stream:
+                if event.text or logprobs:
+                    yield replies.message_chunk(event, logprobs=logprobs)
+            usage = kwargs.get("stream_usage", self.stream_usage)
+            yield replies.last_message_chunk(stream.result(), handle.info.name, usage=usage)
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Answer several conversations, decoded together; ``run_id`` names the run of the first."""
+
+        def answer(conversation: list[BaseMessage], run: UUID | None) -> LLMResult:
+            return BaseChatModel.generate(self, [conversation], stop, callbacks, run_id=run, **kwargs)
+
+        if len(messages) < 2:
+            return super().generate(messages, stop, callbacks, run_id=run_id, **kwargs)
+        runs = [run_id, *[None] * (len(messages) - 1)]
+        with ContextThreadPoolExecutor(min(len(messages), self._at_once())) as executor:
+            return self._together(list(executor.map(answer, messages, runs)))
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Like ``generate``, without blocking the event loop."""
+        room = asyncio.Semaphore(self._at_once())
+
+        async def answer(conversation: list[BaseMessage], run: UUID | None) -> LLMResult:
+            async with room:
+                return await BaseChatModel.agenerate(self, [conversation], stop, callbacks, run_id=run, **kwargs)
+
+        if len(messages) < 2:
+            return await super().agenerate(messages, stop, callbacks, run_id=run_id, **kwargs)
+        runs = [run_id, *[None] * (len(messages) - 1)]
+        tasks = [answer(conversation, run) for conversation, run in zip(messages, runs, strict=True)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return self._together([result for result in results if isinstance(result, LLMResult)])
+
+    def _together(self, results: list[LLMResult]) -> LLMResult:
+        return LLMResult(
+            generations=[generation for result in results for generation in result.generations],
+            llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
+            run=[run for result in results for run in result.run or ()] or None,
+        )
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer many inputs, decoded together; ``max_concurrency`` of the config limits how many at a time."""
+        configs = limited(config, len(inputs), self._at_once())
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Like ``batch``, without blocking the event loop."""
+        configs = limited(config, len(inputs), self._at_once())
+        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids of a text by the model's own tokenizer, without template and special tokens."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return self.loaded().tokenize(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens that ``invoke`` would send for these messages, template and special tokens included.
+
+        Messages that the template refuses, such as a part of a conversation, count as their texts alone. Raises
+        UnsupportedFeature where ``tools`` are given.
+        """
+        if tools:
+            raise UnsupportedFeature("This model's prompts have no place for tools, so they cannot be counted.")
+        if not messages:
+            return 0
+        converted = to_messages(messages)
+        handle = self.loaded()
+        try:
+            return handle.count_tokens(converted, input=self.input_text)
+        except TemplateError:
+            return sum(len(handle.tokenize(message.content)) for message in converted)
+
+    def to_json(self) -> SerializedConstructor:
+        """The class and the fields that were given; no weights, no secret."""
+        return specification(self)
+
+
+def _listen(options: dict[str, Any]) -> replies.Listener | None:
+    if not options["logprobs"]:
+        return None
+    listener = replies.Listener()
+    options["token_callbacks"] = [*options["token_callbacks"], listener]
+    return listener

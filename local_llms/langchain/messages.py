@@ -1,0 +1,114 @@
+"""From LangChain's messages to this package's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from local_llms.errors import PromptError, UnsupportedFeature
+from local_llms.types import Message, Role
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+}
+"""What the role of a ``ChatMessage`` means."""
+
+_TEXT = {"text", "text-plain"}
+# Calls stand in ``tool_calls`` as well; what a model thought on the way is not sent back to it.
+_SAID_ELSEWHERE = {
+    "tool_call",
+    "tool_call_chunk",
+    "invalid_tool_call",
+    "tool_use",
+    "function_call",
+    "reasoning",
+    "thinking",
+    "redacted_thinking",
+}
+
+
+def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
+    """The conversation as this package knows it; the text blocks of a message are joined.
+
+    Prompt templates have no place for tools, so tools in the history are written as text: a call as a line of JSON
+    in the assistant's turn, the results that follow it as one turn of the user.
+
+    Raises UnsupportedFeature for a block that is not text, such as an image, and PromptError for an unknown role.
+    """
+    return list(_merged(messages))
+
+
+def _merged(messages: Sequence[BaseMessage]) -> Iterator[Message]:
+    results: list[str] = []
+    names: dict[str, str] = {}
+    for message in messages:
+        if isinstance(message, (ToolMessage, FunctionMessage)):
+            results.append(_result(message, names))
+            continue
+        if results:
+            yield Message("user", "\n\n".join(results))
+            results = []
+        if isinstance(message, AIMessage):
+            names.update({call["id"]: call["name"] for call in message.tool_calls if call["id"]})
+        yield _turn(message)
+    if results:
+        yield Message("user", "\n\n".join(results))
+
+
+def _turn(message: BaseMessage) -> Message:
+    if isinstance(message, AIMessage):
+        calls = [json.dumps({"name": call["name"], "arguments": call["args"]}) for call in message.tool_calls]
+        return Message("assistant", "\n".join(filter(None, [_text(message), *calls])))
+    if isinstance(message, HumanMessage):
+        return Message("user", _text(message))
+    if isinstance(message, SystemMessage):
+        return Message("system", _text(message))
+    if isinstance(message, ChatMessage) and message.role in ROLES:
+        return Message(ROLES[message.role], _text(message))
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    raise PromptError(f"A message has the role {role!r}. Known: {', '.join(sorted(ROLES))}.")
+
+
+def _result(message: ToolMessage | FunctionMessage, names: dict[str, str]) -> str:
+    name, word = message.name, "Result"
+    if isinstance(message, ToolMessage):
+        name = name or names.get(message.tool_call_id)
+        if message.status == "error":
+            word = "Error"
+    return f"{word} of {name or 'the tool'}:\n{_text(message)}"
+
+
+def _text(message: BaseMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(_block(block) for block in message.content)
+
+
+def _block(block: str | dict[str, Any]) -> str:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type", "text" if "text" in block else None)
+    if kind in _TEXT:
+        return str(block.get("text") or "")
+    if kind in _SAID_ELSEWHERE:
+        return ""
+    raise UnsupportedFeature(
+        f"A message holds a block of the type {kind!r}; this model reads text. "
+        "Leave the block out, or put what it says into a text block."
+    )

@@ -1,0 +1,127 @@
+"""From this package's answers to LangChain's: messages, generations, chunks, and what is told about them.
+
+A finished answer tells its model's name, ``finish_reason`` ("stop" or "length"), ``stop_match`` (the stop string that
+ended it, if one did), usage, and ``timings`` (seconds: queued, first_token, total; and tokens_per_second). Of a stream,
+only the last chunk does, so that nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
+
+from local_llms.callbacks import TokenCallback
+from local_llms.types import Completion, TokenEvent
+
+PROVIDER = "local_llms"
+
+
+class Listener(TokenCallback):
+    """Keeps each token's log-probability, as OpenAI writes it."""
+
+    def __init__(self) -> None:
+        self.content: list[dict[str, Any]] = []
+
+    def on_token(self, event: TokenEvent) -> None:
+        """Keep it."""
+        self.content.append(_logprob(event))
+
+
+def message(completion: Completion, model: str, listener: Listener | None) -> ChatGeneration:
+    """A whole answer of a chat model."""
+    metadata = {"model_provider": PROVIDER, **_facts(completion, model)}
+    if listener is not None:
+        metadata["logprobs"] = {"content": listener.content}
+    return ChatGeneration(
+        message=AIMessage(content=completion.text, response_metadata=metadata, usage_metadata=_usage(completion)),
+        generation_info={"finish_reason": completion.finish_reason},
+    )
+
+
+def message_chunk(event: TokenEvent, *, logprobs: bool) -> ChatGenerationChunk:
+    """What one token adds to a chat model's answer."""
+    metadata: dict[str, Any] = {"model_provider": PROVIDER}
+    if logprobs:
+        metadata["logprobs"] = {"content": [_logprob(event)]}
+    return ChatGenerationChunk(message=AIMessageChunk(content=event.text, response_metadata=metadata))
+
+
+def last_message_chunk(completion: Completion, model: str, *, usage: bool) -> ChatGenerationChunk:
+    """The end of a chat model's answer, without text."""
+    return ChatGenerationChunk(
+        message=AIMessageChunk(
+            content="",
+            response_metadata={"model_provider": PROVIDER, **_facts(completion, model)},
+            usage_metadata=_usage(completion) if usage else None,
+            chunk_position="last",
+        )
+    )
+
+
+def generation(completion: Completion, model: str) -> Generation:
+    """A whole answer to a string."""
+    return Generation(text=completion.text, generation_info=_info(completion, model))
+
+
+def text_chunk(event: TokenEvent) -> GenerationChunk:
+    """What one token adds to the answer to a string."""
+    return GenerationChunk(text=event.text)
+
+
+def last_text_chunk(completion: Completion, model: str) -> GenerationChunk:
+    """The end of the answer to a string, without text."""
+    return GenerationChunk(text="", generation_info=_info(completion, model))
+
+
+def token_usage(completions: list[Completion]) -> dict[str, int]:
+    """The tokens of several answers together, under the names that LangChain's string models use."""
+    prompt = sum(completion.usage.prompt_tokens for completion in completions)
+    answer = sum(completion.usage.completion_tokens for completion in completions)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def _facts(completion: Completion, model: str) -> dict[str, Any]:
+    timings = completion.timings
+    return {
+        "model_name": model,
+        "finish_reason": completion.finish_reason,
+        "stop_match": completion.stop_match,
+        "timings": {
+            "queued": timings.queued,
+            "first_token": timings.first_token,
+            "total": timings.total,
+            "tokens_per_second": timings.tokens_per_second,
+        },
+    }
+
+
+def _info(completion: Completion, model: str) -> dict[str, Any]:
+    info = {"model_provider": PROVIDER, **_facts(completion, model), "usage": dict(_usage(completion))}
+    if completion.token_logprobs:
+        info["logprobs"] = {
+            "token_ids": list(completion.token_ids),
+            "token_logprobs": list(completion.token_logprobs),
+        }
+    return info
+
+
+def _usage(completion: Completion) -> UsageMetadata:
+    usage = completion.usage
+    return UsageMetadata(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_prompt_tokens),
+    )
+
+
+def _logprob(event: TokenEvent) -> dict[str, Any]:
+    return {
+        "token": event.text,
+        "bytes": list(event.text.encode()),
+        "logprob": event.logprob,
+        "top_logprobs": [],
+    }
