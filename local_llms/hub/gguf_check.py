@@ -49,14 +49,29 @@ def _check_kind(header: GGUFHeader) -> None:
 
 
 def _check_numbers(header: GGUFHeader) -> None:
-    """llama.cpp asserts these: a bound on the layers, and an epsilon that is a number and not negative."""
-    key = f"{header.architecture}.block_count"
-    blocks = header.metadata.get(key, 1)
+    """Numbers that make llama.cpp abort, or decode without end."""
+    architecture = header.architecture
+    blocks = header.metadata.get(f"{architecture}.block_count", 1)
     if type(blocks) is not int or not 0 < blocks <= MAX_BLOCKS:
-        raise _bad(header, f"{key} is {blocks!r} instead of 1 to {MAX_BLOCKS}")
+        raise _bad(header, f"{architecture}.block_count is {blocks!r} instead of 1 to {MAX_BLOCKS}")
+    rotated, head = header.metadata.get(f"{architecture}.rope.dimension_count", 2), _head_size(header)
+    if type(rotated) is not int or rotated <= 0 or rotated % 2 or rotated > head:
+        raise _bad(
+            header, f"{architecture}.rope.dimension_count is {rotated!r} instead of an even number from 2 to {head}"
+        )
     for key, value in header.metadata.items():
         if key.endswith("_epsilon") and not (isinstance(value, float) and 0 <= value < math.inf):
             raise _bad(header, f"{key} is {value!r}")
+
+
+def _head_size(header: GGUFHeader) -> int:
+    """Length of a key of attention; a bound that is never reached where the file does not tell."""
+    prefix = f"{header.architecture}."
+    size, heads = (header.metadata.get(prefix + key) for key in ("embedding_length", "attention.head_count"))
+    sizes = [value for key, value in header.metadata.items() if key.startswith(f"{prefix}attention.key_length")]
+    if type(size) is int and type(heads) is int and heads > 0:
+        sizes.append(size // heads)
+    return max((value for value in sizes if type(value) is int), default=1 << 16)
 
 
 def _check_tensors(header: GGUFHeader) -> None:
