@@ -1,0 +1,67 @@
+"""Every example runs, on the real models, and shows what it promises."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+pytestmark = pytest.mark.real
+
+
+def load(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def run(name: str) -> Any:
+    return load(name).main()
+
+
+def test_streaming_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run("streaming_chain")
+    shown = capsys.readouterr().out
+    assert "light" in answer.lower()
+    assert shown.startswith(answer)
+    assert "tokens/s" in shown
+
+
+def test_many_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    batched, streamed = run("many_questions")
+    assert len(batched) == len(streamed) == len(load("many_questions").QUESTIONS)
+    assert all(len(answer) > 20 for answer in [*batched, *streamed])
+    assert len(set(batched)) == len(batched)
+
+
+def test_rag_with_llama_index(capsys: pytest.CaptureFixture[str]) -> None:
+    answer, sources = run("rag_llama_index")
+    assert sources[0] == "pass.txt"
+    assert "nothing" in answer.lower()
+
+
+def test_rag_with_langchain(capsys: pytest.CaptureFixture[str]) -> None:
+    answer, sources = run("rag_langchain")
+    assert sources[0] == "lighthouse.txt"
+    assert "green" in answer.lower()
+
+
+def test_one_model_for_both_frameworks(capsys: pytest.CaptureFixture[str]) -> None:
+    stats = run("one_model_two_frameworks")
+    # Both answers are counted by one engine, and were computed in fewer steps than tokens: together.
+    assert stats.finished >= 2
+    assert stats.steps < stats.completion_tokens
+
+
+def test_every_example_is_tested() -> None:
+    text = Path(__file__).read_text("utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f'run("{path.stem}")' in text

@@ -1,0 +1,117 @@
+"""The README and the docs say what is true: their Python blocks run, their commands exist, their tables agree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from local_llms import errors
+from local_llms.cli.main import COMMANDS, app
+from local_llms.options import CallOptions, LoadingOptions, SamplingOptions
+from local_llms.types import SamplingParams
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Line number and text of every block in a language."""
+    text = page.read_text("utf-8")
+    return [
+        (text.count("\n", 0, match.start(2)) + 1, match[2]) for match in BLOCK.finditer(text) if match[1] == language
+    ]
+
+
+def commands() -> list[list[str]]:
+    """Every call of the command in a bash block."""
+    found = []
+    for page in PAGES:
+        for _, text in blocks(page, "bash"):
+            for part in re.split(r"&&|\||\n", text):
+                words = shlex.split(part, comments=True)
+                if words[:1] == ["local-llms"]:
+                    found.append(words[1:])
+    return found
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+def test_the_python_blocks_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The blocks of a page go on from one to the next, as a reader would type them.
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for line, text in blocks(page, "python"):
+        code = compile("\n" * (line - 1) + text, str(page), "exec")
+        exec(code, names)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_that_is_shown_exists(words: list[str]) -> None:
+    if words[:1] == ["--help"]:
+        return
+    assert words[0] in COMMANDS
+    shown = CliRunner().invoke(app, [words[0], "--help"], env={"COLUMNS": "200"}).output
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert re.search(rf"{re.escape(word)}\b", shown), f"{words[0]} has no {word}"
+
+
+def test_the_readme_shows_both_commands() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert 'pip install -e ".[quickstart]" && local-llms demo' in text
+    assert 'pip install -e ".[dev]" && pytest' in text
+
+
+def rows(page: Path) -> dict[str, list[str]]:
+    """First cell, without backquotes → the other cells, of all tables of a page."""
+    found = {}
+    for line in page.read_text("utf-8").splitlines():
+        if line.startswith("| `"):
+            first, *others = [cell.strip() for cell in line.strip("|").split("|")]
+            found[first.strip("`")] = others
+    return found
+
+
+def test_the_options_table_is_complete_and_right() -> None:
+    shown = rows(ROOT / "README.md")
+    for option, field in LoadingOptions.model_fields.items():
+        assert shown[option][0] == str(field.default), option
+    for option in SamplingOptions.model_fields:
+        default = getattr(SamplingParams(), option)
+        assert shown[option][0] == (str(default) if default not in ({}, ()) else "None"), option
+    text = (ROOT / "README.md").read_text("utf-8")
+    for option in set(CallOptions.model_fields) - set(SamplingOptions.model_fields):
+        assert f"`{option}`" in text
+
+
+def test_the_error_tree_is_complete() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    for error, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, Exception):
+            assert re.search(rf"\b{error}\b", page), error
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+def test_the_documentation_builds(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "index.html").is_file()
