@@ -104,7 +104,7 @@ def render(
         names: dict[str, Value] = {
             "messages": turns,
             "input": adopt(budget, input),
-            "tools": adopt(budget, tools),
+            "tools": _adopt(budget, "The tools", tools),
             "documents": None,
             "add_generation_prompt": bool(add_generation_prompt),
             "bos_token": structure(template.bos_token if bos_token is None else bos_token),
@@ -147,13 +147,18 @@ def _turn(budget: Budget, place: int, message: MessageLike) -> dict[str, Value]:
         if not isinstance(message.get(key), str):
             found = type(message[key]).__name__ if key in message else "nothing"
             raise OptionError(f"Message {place + 1} needs text as its {key}, not {found}.")
-    try:
-        turn = {str(key): adopt(budget, value) for key, value in message.items()}
-    except Failure as failure:
-        raise OptionError(f"Message {place + 1} does not fit a template: {failure}.") from None
+    turn = {str(key): _adopt(budget, f"Message {place + 1}", value) for key, value in message.items()}
     if message["role"] in _ROLES:
         turn["role"] = structure(message["role"])
     return turn
+
+
+def _adopt(budget: Budget, what: str, value: object) -> Value:
+    """What a caller gives as a template's value. Raises OptionError, naming ``what``, for what JSON cannot hold."""
+    try:
+        return adopt(budget, value)
+    except Failure as failure:
+        raise OptionError(f"{what} cannot be given to a template: {failure.message}.") from None
 
 
 def _open(turns: list[dict[str, Value]]) -> bool:

@@ -8,10 +8,10 @@ SECONDS = 1.0
 STEPS = 1_000_000
 # Characters that all values together may take; a character takes up to four bytes.
 MEMORY = 8 * 1024 * 1024
-MEMORY_PER_INPUT = 32
+MEMORY_PER_INPUT = 64
 DEPTH = 40
-SOURCE = 65_536
-"""Most characters of a template. The longest ones in use have about 20,000."""
+SOURCE = 40_000
+"""Most characters of a template. The longest ones in use have about 20,000 (models/templates of ggml-org/llama.cpp)."""
 INTEGER_BITS = 4096
 
 

@@ -65,16 +65,19 @@ def _compile_statement(node: nodes.Node) -> Statement:
 
 
 def _output(node: nodes.Output) -> Statement:
-    parts: list[Callable[[Scope], Value]] = []
-    for part in node.nodes:
-        if isinstance(part, nodes.TemplateData):
-            parts.append(_data(part.data))
-        else:
-            parts.append(compile_expression(part))
+    parts = [
+        (part.lineno, _data(part.data) if isinstance(part, nodes.TemplateData) else compile_expression(part))
+        for part in node.nodes
+    ]
 
     def run(scope: Scope, out: list[str]) -> End:
-        for part in parts:
-            out.append(to_text(scope.budget, part(scope)))
+        line = node.lineno
+        try:
+            for line, part in parts:  # noqa: B007 - the handler below tells it
+                out.append(to_text(scope.budget, part(scope)))
+        except Failure as failure:
+            failure.line = failure.line or line
+            raise
         return End.NORMAL
 
     return run

@@ -76,6 +76,8 @@ def concat(parts: Iterable[str]) -> str:
 
 def cut(text: str, start: int, stop: int) -> str:
     """``text[start:stop]`` for positions within the text."""
+    if start >= stop:
+        return ""
     if start == 0 and stop == len(text):
         return text
     kept = [

@@ -1,0 +1,162 @@
+"""From segments to ids: which markers count, where texts are cut, and exactly one BOS."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_llms.errors import EmptyPrompt, PromptError
+from local_llms.prompts import Segment, encode
+from local_llms.prompts.encode import _cache
+
+MARKERS = {"<s>": 1, "</s>": 2, "<|a|>": 3, "<|a|><|b|>": 4, "[X]": 5, "é!": 6}
+
+
+def structure(text: str) -> Segment:
+    return Segment(text, True)
+
+
+def content(text: str) -> Segment:
+    return Segment(text, False)
+
+
+@pytest.fixture
+def tokenizer(pair_tokenizer):
+    return pair_tokenizer(MARKERS, bos=1)
+
+
+def specials(ids: list[int]) -> list[int]:
+    return [token for token in ids if token < 100]
+
+
+def test_only_trusted_markers_are_tokens(tokenizer) -> None:
+    ids = encode((structure("<|a|>"), content("<|a|></s>"), structure("</s>")), tokenizer)
+    assert ids == [3, *tokenizer.tokenize("<|a|></s>"), 2]
+
+
+def test_a_marker_in_two_halves_is_none(tokenizer) -> None:
+    for halves in (
+        (structure("<|"), content("a|>")),
+        (content("<|"), structure("a|>")),
+        (structure("<|a"), content("|"), structure(">")),
+        (content("<|a"), content("|>")),
+    ):
+        assert specials(encode(halves, tokenizer)) == []
+
+
+def test_neighbours_of_one_origin_are_one_text(tokenizer) -> None:
+    assert encode((structure("<|"), structure("a|>")), tokenizer) == [3]
+
+
+def test_the_longest_marker_counts(tokenizer) -> None:
+    assert encode((structure("<|a|><|b|>"),), tokenizer) == [4]
+    assert specials(encode((structure("<|a|><|b|<|a|>"),), tokenizer)) == [3, 3]
+
+
+def test_structure_and_content_are_tokenized_together(tokenizer) -> None:
+    encode((structure("</s>user: "), content("hi"), structure(" bot:"), content(""), structure("[X]")), tokenizer)
+    assert tokenizer.texts == ["user: hi bot:"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*MARKERS, "<", "|", "a", "s>", "é", " ", "\n", "hello", "[X"]), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_ids_are_those_of_the_whole_string_where_all_is_trusted(pair_tokenizer, parts) -> None:
+    tokenizer = pair_tokenizer(MARKERS)
+    text = "".join(part for part, _ in parts)
+    assert encode(tuple(structure(part) for part, _ in parts), tokenizer) == tokenizer.whole(text)
+
+
+@given(st.lists(st.tuples(st.sampled_from([*MARKERS, "<|", "a|>", "x"]), st.booleans()), min_size=1, max_size=12))
+def test_content_gives_no_special_id(pair_tokenizer, parts) -> None:
+    tokenizer = pair_tokenizer(MARKERS)
+    prompt = tuple(Segment(text, trusted) for text, trusted in parts)
+    alone: list[str] = []
+    for place, (text, trusted) in enumerate(parts):
+        if trusted and place and parts[place - 1][1]:
+            alone[-1] += text
+        elif trusted:
+            alone.append(text)
+    expected = [token for text in alone for token in specials(tokenizer.whole(text))]
+    assert specials(encode(prompt, tokenizer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("adds_bos", "written", "expected"),
+    [
+        (True, "", [1]),
+        (True, "<s>", [1]),
+        (True, "<s><s>", [1]),
+        (True, "</s><s>", [1, 2, 1]),
+        (True, "<s></s><s>", [1, 2, 1]),
+        (False, "", []),
+        (False, "<s>", [1]),
+        (False, "<s><s>", [1]),
+        (False, "</s>", [2]),
+        (False, "<s></s><s>", [1, 2, 1]),
+    ],
+)
+def test_bos(pair_tokenizer, adds_bos: bool, written: str, expected: list[int]) -> None:
+    tokenizer = pair_tokenizer(MARKERS, bos=1, adds_bos=adds_bos)
+    assert encode((structure(written), content("x")), tokenizer) == [*expected, *tokenizer.tokenize("x")]
+
+
+def test_a_typed_bos_is_not_the_bos(pair_tokenizer) -> None:
+    tokenizer = pair_tokenizer(MARKERS, bos=1, adds_bos=True)
+    assert encode((content("<s>x"),), tokenizer) == [1, *tokenizer.tokenize("<s>x")]
+
+
+def test_bos_that_opens_a_turn(pair_tokenizer) -> None:
+    """As in SmolLM2, where the marker that opens a turn is the BOS."""
+    for adds_bos in (False, True):
+        tokenizer = pair_tokenizer({"<|im_start|>": 1, "<|im_end|>": 2}, bos=1, adds_bos=adds_bos)
+        prompt = (structure("<|im_start|>user\n"), content("x"), structure("<|im_end|>\n<|im_start|>assistant\n"))
+        assert specials(encode(prompt, tokenizer)) == [1, 2, 1]
+        assert encode(prompt, tokenizer)[0] == 1
+
+
+def test_no_bos_to_add(pair_tokenizer) -> None:
+    tokenizer = pair_tokenizer({}, bos=None, adds_bos=True)
+    assert encode((content("x"),), tokenizer) == tokenizer.tokenize("x")
+
+
+def test_nothing_to_encode(pair_tokenizer, tokenizer) -> None:
+    for empty in ((), (content(""),), (structure(""), content(""))):
+        with pytest.raises(EmptyPrompt):
+            encode(empty, tokenizer)
+    assert encode((), pair_tokenizer(MARKERS, bos=1, adds_bos=True)) == [1]
+
+
+def test_a_backend_that_breaks_its_promise(tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "tokenize", lambda text: [200, 2])
+    with pytest.raises(PromptError, match="backend pairs made a special token"):
+        encode((content("</s>"),), tokenizer)
+
+
+def test_halves_of_surrogate_pairs(tokenizer) -> None:
+    encode((content("a\ud83e\udd99b\ud800c"), structure("\udfff")), tokenizer)
+    assert tokenizer.texts == ["a🦙b\ufffdc\ufffd"]
+
+
+def test_many_markers_are_found_quickly(pair_tokenizer) -> None:
+    import time
+
+    tokenizer = pair_tokenizer({f"<unused{place}>": place for place in range(90)} | MARKERS)
+    prompt = (structure("<unused7>"), content("<unused8> " * 400), structure("<unused9>"))
+    encode(prompt, tokenizer)
+    tokenizer.tokenize = lambda text: [100]
+    start = time.perf_counter()
+    for _ in range(20):
+        assert encode(prompt, tokenizer) == [7, 100, 9]
+    assert (time.perf_counter() - start) / 20 < 0.002
+
+
+def test_few_models_are_remembered(pair_tokenizer) -> None:
+    for number in range(20):
+        assert encode((structure(f"<{number}>"),), pair_tokenizer({f"<{number}>": number})) == [number]
+    assert len(_cache) <= 8
