@@ -83,6 +83,7 @@ class LoadedModel:
     def __init__(self, model: ModelName | None, family: str | None, options: LoadingOptions) -> None:
         """Use ``load_model``."""
         self._family = family
+        model = model if model is None or isinstance(model, str) else Path(model)
         self._specification = (model, family, options.model_dump(exclude_unset=True))
         if options.template is not None:
             find_template(options.template)
@@ -122,7 +123,7 @@ class LoadedModel:
         call = CallOptions.parse("generate()", options)
         with self._use() as engine:
             chosen = self._template(call.template)
-            check_not_empty(_messages(prompt))
+            check_not_empty(_messages(prompt), input)
             ids = encode(self._render(chosen, prompt, input), engine.backend)
             stop_ids = (engine.info.special_tokens.get(text) for text in chosen.template.stop_tokens)
             request = Request(

@@ -65,7 +65,7 @@ class Worker:
         with self._changed:
             self._check_open()
             together = self._scheduler.max_parallel
-            if len(self._arrived) + len(self._jobs) >= together + self._max_queue:
+            if len(self._arrived) + len(self._jobs) >= together + self._max_queue and self._is_full():
                 raise EngineBusy(
                     f"{together} requests may decode together and {self._max_queue} may wait (max_queue), and as "
                     "many are under way. Try again later, or load the model with a larger max_queue."
@@ -144,6 +144,12 @@ class Worker:
                 preemptions=scheduler.preemptions,
                 busy_seconds=self._busy_seconds,
             )
+
+    def _is_full(self) -> bool:
+        """Whether the line is full even without the requests that were cancelled and are about to leave."""
+        jobs = [*self._arrived, *list(self._jobs.values())]
+        live = sum(1 for job in jobs if job.channel.outcome is None)
+        return live >= self._scheduler.max_parallel + self._max_queue
 
     def _check_open(self) -> None:
         if self._closing:
