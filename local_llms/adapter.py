@@ -34,7 +34,7 @@ from local_llms.options import (
     option_error,
 )
 
-CALL_NAMES = (*CallOptions.model_fields, "model", "input", "logprobs", "token_callbacks")
+CALL_NAMES = (*CallOptions.model_fields, "model", "input", "input_text", "logprobs", "token_callbacks")
 """What one call may set."""
 
 
@@ -160,6 +160,10 @@ class GenerationFields(ModelFields, SamplingOptions):
     """An object that generates text: how it samples, and who hears of each token."""
 
     timeout: float | None = Field(default=None, gt=0, description="Seconds after which a request is given up.")
+    input_text: str | None = Field(
+        default=None, description="A text that the instruction is about, for templates that have a place for one."
+    )
+    logprobs: bool = Field(default=False, description="Whether answers tell the log-probability of each token.")
     token_callbacks: list[TokenCallback] = Field(
         default_factory=list, exclude=True, description="Hear of the start, each token and the end of every request."
     )
@@ -167,21 +171,20 @@ class GenerationFields(ModelFields, SamplingOptions):
     def call_options(self, where: str, given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """What one call asks for: the model it names, and the arguments of ``LoadedModel.submit``.
 
-        ``given``, the call's own keyword arguments, may hold the fields of ``CallOptions``, ``model``, ``input``,
-        ``logprobs`` and ``token_callbacks``. They come before the object's fields; callbacks are added to its own.
+        ``given``, the call's own keyword arguments, may hold the fields of ``CallOptions``, ``model``,
+        ``input_text``, ``logprobs`` and ``token_callbacks``. They come before the object's fields; callbacks are added
+        to its own.
 
         Raises UnknownOption or OptionError, naming ``where``.
         """
         check_names(where, given, dict.fromkeys(CALL_NAMES))
-        own = {
-            name: value
-            for name in (*SamplingOptions.model_fields, "timeout")
-            if (value := getattr(self, name)) is not None
-        }
+        names = (*SamplingOptions.model_fields, "timeout", "input_text", "logprobs")
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
         call = {name: value for name, value in given.items() if value is not None}
         options = {**own, **call}
+        CallOptions.parse(where, {name: value for name, value in options.items() if name in CallOptions.model_fields})
         model = options.pop("model", None)
-        checked = {name: value for name, value in options.items() if name in CallOptions.model_fields}
-        CallOptions.parse(where, checked)
+        if "input_text" in options:
+            options["input"] = options.pop("input_text")
         options["token_callbacks"] = [*self.token_callbacks, *call.get("token_callbacks", ())]
         return None if model is None else self._path_as_text(model), options

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     class AlpacaLLM(LocalLLM):
         """Answers in the format of the family alpaca."""
 
+    class LlamaLLM(LocalLLM):
+        """Answers in the format of the family llama."""
+
     class VicunaLLM(LocalLLM):
         """Answers in the format of the family vicuna."""
 

@@ -32,11 +32,12 @@ class LocalEmbedding(ModelFields, BaseEmbedding):
     def _one_name(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        model = cls._path_as_text(values.get("model"))
-        name = values.get("model_name")
+        model, name = cls._path_as_text(values.get("model")), values.get("model_name")
         if model is not None and name not in (None, model):
             raise OptionError(f"{cls.__name__} was given model={model!r} and model_name={name!r}. Keep one of them.")
-        return {**values, "model": model or name, "model_name": model or name or default_model("embed")}
+        default = default_model("embed")
+        given = model or (name if name != default else None)
+        return {**values, "model": given, "model_name": given or default}
 
     @classmethod
     def class_name(cls) -> str:

@@ -47,9 +47,9 @@ class LocalLLM(GenerationFields, LLM):
     """A model on this machine; equal models and loading options share one set of weights and decode together.
 
     ``LocalLLM()`` takes the small default model. The fields are those of ``LoadingOptions`` (how to load),
-    ``SamplingOptions`` (how to sample) and ``timeout``, and every method takes those of ``CallOptions`` for its call,
-    besides ``model`` (another model for this call), ``input`` (a text that the instruction is about, where the
-    template knows one), ``logprobs=True`` and ``token_callbacks``.
+    ``SamplingOptions`` (how to sample), ``timeout``, ``input_text``, ``logprobs`` and ``token_callbacks``. A call may
+    set sampling options, ``template``, ``timeout``, ``model`` (another model for this call), ``input_text``,
+    ``logprobs`` and ``token_callbacks``.
 
     - ``complete`` sends its text as one user message in the model's template, ``chat`` a conversation. ``template=
       "plain"`` sends the text as it is, and so does ``formatted=True``.

@@ -1,75 +1,69 @@
-"""A scripted model behind ``model=``, and what listens to llama-index."""
+"""Scripted models behind ``model=`` that write down what they are sent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import SimpleNamespace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from local_llms import backends
-from local_llms.backends.base import LoadOptions
 from local_llms.testing.scripted import SPECIALS, Script, ScriptedBackend, echo_script, say
+from local_llms.testing.scripted_model import ScriptedModel, scripted_model
 
 NAMES = {number: text for text, number in SPECIALS.items()}
-Make = Callable[..., "Scripted"]
 
 
+@dataclass
 class Scripted:
-    """A file that loads as a scripted backend."""
+    """A model file, and the prompts that it has answered, markers included."""
 
-    def __init__(self, path: Path, arguments: dict[str, Any]) -> None:
-        self.path = str(path)
-        self.arguments = arguments
-        self.loaded: list[ScriptedBackend] = []
-        self.prompts: list[str] = []
-        path.write_bytes(b"scripted")
+    model: ScriptedModel
+    prompts: list[str]
 
-    def load(self, path: Path, options: LoadOptions) -> ScriptedBackend:
-        arguments = dict(self.arguments)
-        arguments["script"] = self._listening(arguments.get("script", echo_script))
-        if options.context_length is not None:
-            arguments["context_length"] = options.context_length
-        backend = ScriptedBackend(**arguments)
-        self.loaded.append(backend)
-        return backend
+    @property
+    def path(self) -> str:
+        return self.model.path
 
-    def _listening(self, script: Script) -> Script:
-        longest: list[int] = []
-
-        def listen(tokens: Sequence[int]) -> int:
-            # A request's first step has its prompt; each later one has the step before, and one token more.
-            nonlocal longest
-            if list(tokens[:-1]) != longest:
-                self.prompts.append("".join(NAMES.get(token) or chr(token) for token in tokens))
-            longest = list(tokens)
-            return script(tokens)
-
-        return listen
+    @property
+    def loaded(self) -> list[ScriptedBackend]:
+        return self.model.backends
 
     @property
     def backend(self) -> ScriptedBackend:
-        """The one loaded last."""
-        return self.loaded[-1]
+        return self.model.backend
+
+
+def listening(script: Script, prompts: list[str]) -> Script:
+    longest: list[int] = []
+
+    def listen(tokens: Sequence[int]) -> int:
+        # A request's first step has its prompt; each later one has the step before, and one token more.
+        nonlocal longest
+        if list(tokens[:-1]) != longest:
+            prompts.append("".join(NAMES.get(token) or chr(token) for token in tokens))
+        longest = list(tokens)
+        return script(tokens)
+
+    return listen
 
 
 @pytest.fixture
-def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Make a scripted model: what it says, and the arguments of ``ScriptedBackend``."""
-    made: dict[str, Scripted] = {}
+def scripted() -> Iterator[Callable[..., Scripted]]:
+    """Make a model that says a text, or follows a script; the arguments are those of ``ScriptedBackend``."""
+    with ExitStack() as stack:
 
-    def choose(path: Path, backend: str | None) -> tuple[Any, str]:
-        return SimpleNamespace(load=made[str(path)].load), "scripted"
+        def make(text: str | None = "Hello there!", *, load_seconds: float = 0.0, **arguments: Any) -> Scripted:
+            prompts: list[str] = []
+            script = say(text) if text is not None else arguments.pop("script", echo_script)
+            arguments.setdefault("context_length", 2048)
 
-    def make(text: str | None = "Hello there!", **arguments: Any) -> Scripted:
-        if text is not None:
-            arguments["script"] = say(text)
-        arguments.setdefault("context_length", 2048)
-        model = Scripted(tmp_path.resolve() / f"scripted-{len(made)}.gguf", arguments)
-        made[model.path] = model
-        return model
+            def load() -> ScriptedBackend:
+                time.sleep(load_seconds)
+                return ScriptedBackend(listening(script, prompts), **arguments)
 
-    monkeypatch.setattr(backends, "choose", choose)
-    return make
+            return Scripted(stack.enter_context(scripted_model(load, template=None)), prompts)
+
+        yield make

@@ -68,9 +68,7 @@ def test_tools_in_the_history_are_text():
     ]
     assert to_messages(history) == [
         Message("user", "Compute."),
-        Message(
-            "assistant", 'I look.\n{"name": "add", "arguments": {"a": 1}}\n{"name": "sub", "arguments": {"b": 2}}'
-        ),
+        Message("assistant", 'I look.\n{"name": "add", "arguments": {"a": 1}}\n{"name": "sub", "arguments": {"b": 2}}'),
         Message("user", "Result of add:\n3\n\nResult of sub:\n4\n\nResult of the tool:\n5"),
         Message("assistant", "Done."),
         Message("user", "Result of the tool:\n6"),

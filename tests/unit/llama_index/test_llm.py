@@ -58,7 +58,7 @@ def test_a_file_without_a_template_is_not_guessed_at(scripted):
 
 def test_a_family_class_speaks_its_format(scripted):
     model = scripted()
-    AlpacaLLM(model=model.path).complete("Translate.", input="Guten Tag")
+    AlpacaLLM(model=model.path).complete("Translate.", input_text="Guten Tag")
     assert model.prompts[0].endswith("### Instruction:\nTranslate.\n\n### Input:\nGuten Tag\n\n### Response:")
 
 
@@ -219,7 +219,9 @@ def test_prompt_functions_of_the_user_replace_the_template(scripted):
         model=model.path,
         template="chatml",
         completion_to_prompt=lambda prompt: f"Q: {prompt}\nA:",
-        messages_to_prompt=lambda messages: "\n".join(f"{message.role.value}> {message.content}" for message in messages),
+        messages_to_prompt=lambda messages: "\n".join(
+            f"{message.role.value}> {message.content}" for message in messages
+        ),
     )
     llm.complete("Who are you?")
     llm.chat(QUESTION)
