@@ -41,7 +41,7 @@ _AGAIN = "It is truncated or damaged: fetch it again."
 
 @dataclass(frozen=True, slots=True)
 class GGUFArray:
-    """An array of the metadata that was skipped: ``count`` values at ``offset``. ``type``: "string", or numpy's name."""
+    """An array of the metadata that was skipped: ``count`` values at ``offset``. ``type``: "string" or numpy's name."""
 
     type: str
     count: int

