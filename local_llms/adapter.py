@@ -34,7 +34,7 @@ from local_llms.options import (
     option_error,
 )
 
-CALL_NAMES = (*CallOptions.model_fields, "model", "input", "input_text", "logprobs", "token_callbacks")
+CALL_NAMES = (*CallOptions.model_fields, "model", "input_text", "logprobs", "token_callbacks")
 """What one call may set."""
 
 
