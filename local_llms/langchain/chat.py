@@ -8,26 +8,25 @@ from typing import Any, Self
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
-from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models import BaseChatModel, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.load.serializable import SerializedConstructor
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import Field, PrivateAttr, model_validator
 
 from local_llms.catalog import default_model, find_model
 from local_llms.errors import ModelNotFound, TemplateError, UnsupportedFeature
 from local_llms.langchain import replies
-from local_llms.langchain.concurrency import limited
 from local_llms.langchain.fields import TextFields, package_version, specification
 from local_llms.langchain.messages import to_messages
+from local_llms.langchain.together import Together
 from local_llms.models import LoadedModel
 from local_llms.options import DEFAULT_CONTEXT
 
 
-class ChatLocal(TextFields, BaseChatModel):
+class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
     """A model on this machine; equal models and loading options share one set of weights and decode together.
 
     ``ChatLocal()`` takes the small default model. The fields are those of ``LoadingOptions`` (how to load),
@@ -236,30 +235,6 @@ class ChatLocal(TextFields, BaseChatModel):
             llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
             run=[run for result in results for run in result.run or ()] or None,
         )
-
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Answer many inputs, decoded together; ``max_concurrency`` of the config limits how many at a time."""
-        configs = limited(config, len(inputs), self._at_once())
-        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Like ``batch``, without blocking the event loop."""
-        configs = limited(config, len(inputs), self._at_once())
-        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Token ids of a text by the model's own tokenizer, without template and special tokens."""

@@ -31,16 +31,8 @@ _ASKED = (*SamplingOptions.model_fields, "logprobs", "input_text")
 
 
 class TextFields(GenerationFields):
-    """The fields of a LangChain model that generates text, besides those of ``adapter.GenerationFields``.
+    """The fields of a LangChain model that generates text, besides those of ``adapter.GenerationFields``."""
 
-    A call may set the same: the sampling options, ``template``, ``timeout``, ``model``, ``input_text``, ``logprobs``
-    and ``token_callbacks``.
-    """
-
-    input_text: str | None = Field(
-        default=None, description="A text that the instruction is about, for templates that have a place for one."
-    )
-    logprobs: bool = Field(default=False, description="Whether answers tell the log-probability of each token.")
     max_retries: int = Field(
         default=2, ge=0, description="How often a request is offered again while the queue is full (EngineBusy)."
     )
@@ -54,11 +46,9 @@ class TextFields(GenerationFields):
         tools = sorted(_TOOLS.intersection(given))
         if tools:
             raise UnsupportedFeature(f"{where} calls no tools and takes no {tools[0]}. Ask in the prompt's own words.")
-        asked: dict[str, Any] = {"logprobs": self.logprobs, "input_text": self.input_text}
-        asked.update((name, value) for name, value in given.items() if name not in _NOT_ASKED and value is not None)
+        asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
         if stop is not None:
             asked["stop"] = stop
-        asked["input"] = asked.pop("input_text")
         return self.call_options(where, asked)
 
     def _ask(self, handle: LoadedModel, prompt: PromptInput, options: dict[str, Any]) -> Stream:
@@ -90,10 +80,6 @@ class TextFields(GenerationFields):
         # What LangChain remembers of the fields for traces; the copy's may be about to change.
         twin.__dict__.pop("_serialized", None)
         return twin
-
-    def _at_once(self) -> int:
-        """How many requests of a batch are under way: enough to fill the engine's batch, with some in line."""
-        return min(2 * self.max_parallel, self.max_parallel + self.max_queue)
 
     def _parameters(self) -> dict[str, Any]:
         """What tells this model from others: its name, and every option that may change an answer."""

@@ -12,18 +12,19 @@ from langchain_core.load.serializable import SerializedConstructor
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import model_validator
 
 from local_llms.langchain import replies
-from local_llms.langchain.concurrency import is_limited, limited
 from local_llms.langchain.fields import TextFields, package_version, specification
+from local_llms.langchain.together import Together
 from local_llms.types import Completion
 
 _OF_A_RUN = frozenset({"tags", "metadata", "run_name", "run_id"})
 
 
-class LocalLLM(TextFields, BaseLLM):
+class LocalLLM(TextFields, Together[str], BaseLLM):
     """A model on this machine; equal models and loading options share one set of weights and decode together.
 
     The string goes to the model as one user message in its template; ``template="plain"`` sends it as it is.
@@ -163,6 +164,8 @@ class LocalLLM(TextFields, BaseLLM):
         twin._handles = self._handles
         return run, twin
 
+    # Without a limit, and where one error may stand for all, LangChain hands a batch over as a whole, which is quicker.
+
     def batch(
         self,
         inputs: list[LanguageModelInput],
@@ -172,11 +175,9 @@ class LocalLLM(TextFields, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """Answer many inputs, decoded together; ``max_concurrency`` of the config limits how many at a time."""
-        if not (return_exceptions or is_limited(config, len(inputs))):
-            return super().batch(inputs, config, **kwargs)
-        # The base would answer in slices, one after the other, and with one error for all.
-        configs = limited(config, len(inputs), self._at_once())
-        return Runnable.batch(self, inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        if return_exceptions or _is_limited(config, len(inputs)):
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return BaseLLM.batch(self, inputs, config, **kwargs)
 
     async def abatch(
         self,
@@ -187,10 +188,9 @@ class LocalLLM(TextFields, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """Like ``batch``, without blocking the event loop."""
-        if not (return_exceptions or is_limited(config, len(inputs))):
-            return await super().abatch(inputs, config, **kwargs)
-        configs = limited(config, len(inputs), self._at_once())
-        return await Runnable.abatch(self, inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        if return_exceptions or _is_limited(config, len(inputs)):
+            return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return await BaseLLM.abatch(self, inputs, config, **kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Token ids of a text by the model's own tokenizer, without template and special tokens."""
@@ -201,6 +201,11 @@ class LocalLLM(TextFields, BaseLLM):
     def to_json(self) -> SerializedConstructor:
         """The class and the fields that were given; no weights, no secret."""
         return specification(self)
+
+
+def _is_limited(config: RunnableConfig | list[RunnableConfig] | None, length: int) -> bool:
+    """Whether the caller, or a chain around, says ``max_concurrency``."""
+    return any(one.get("max_concurrency") for one in get_config_list(config, length))
 
 
 def _result(completions: list[Completion], model: str) -> LLMResult:
