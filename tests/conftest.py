@@ -18,7 +18,7 @@ UNIT = Path(__file__).resolve().parent / "unit"
 def home() -> Iterator[Path]:
     """``LOCAL_LLMS_HOME`` for the whole run, so that nobody's own models and families are touched.
 
-    It is ``LOCAL_LLMS_TEST_HOME``, else a folder in the user's cache, and keeps fetched models from one run to the next.
+    ``LOCAL_LLMS_TEST_HOME``, else a folder in the user's cache: it keeps fetched models from one run to the next.
     """
     kept = os.environ.get("LOCAL_LLMS_TEST_HOME")
     folder = Path(kept).expanduser().absolute() if kept else platformdirs.user_cache_path("local_llms-tests")

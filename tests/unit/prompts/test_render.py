@@ -192,8 +192,8 @@ def test_prompts_of_one_template_do_not_mix() -> None:
 def test_render_prompt() -> None:
     assert render_prompt("plain", [QUESTION]) == "Why?"
     assert render_prompt("chatml", [QUESTION], add_generation_prompt=False) == "<|im_start|>user\nWhy?<|im_end|>\n"
-    with pytest.raises(ModelNotFound, match="'chatml'"):
-        render_prompt("chatlm", [QUESTION])
+    with pytest.raises(ModelNotFound, match="'smollm2'"):
+        render_prompt("smollm3", [QUESTION])
 
 
 def test_alpaca_over_several_turns() -> None:
