@@ -202,7 +202,7 @@ class LoadedModel:
         return vectors
 
     async def aembed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Like ``embed``, without blocking the event loop."""
+        """Like ``embed``, without holding the event loop up by long texts or a reload."""
         if not texts:
             return []
 
@@ -210,7 +210,8 @@ class LoadedModel:
             with self._use() as engine:
                 return engine.embed([engine.backend.encode_for_embedding(text) for text in texts])
 
-        future = await asyncio.to_thread(submit) if sum(map(len, texts)) > LONG_PROMPT else submit()
+        at_once = self._shared.loaded and sum(map(len, texts)) < LONG_PROMPT
+        future = submit() if at_once else await asyncio.to_thread(submit)
         vectors: list[list[float]] = (await asyncio.wrap_future(future)).tolist()
         return vectors
 
