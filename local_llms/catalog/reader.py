@@ -38,7 +38,10 @@ def parse_family(text: str, file: str, folder: Path | None) -> Family:
     try:
         return Family.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        problems = [_sentence(text, item) for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        # A table whose rows are wrong is also too short for pydantic: what is inside it says enough.
+        inner = {item["loc"][:length] for item in items for length in range(len(item["loc"]))}
+        problems = [_sentence(text, item) for item in items if item["loc"] not in inner]
         raise CatalogError(f"{file} has mistakes: " + "; ".join(problems[:5]) + ".") from None
 
 

