@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
 DEFAULTS: dict[str, Any] = {"temperature": 0.0, "max_tokens": 128}
-PROMPT = "Why is the sky blue? Answer in two sentences."
+PROMPT = "Why do we have seasons? Answer in two sentences."
 MANUAL_QUESTION = "What does the pass statement do?"
 FOLDER_QUESTION = "What are these documents about?"
 CHUNK_TOKENS = 200
