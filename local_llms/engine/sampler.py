@@ -48,10 +48,14 @@ class Sampler:
     def draw(self, row: Row) -> int:
         """The next token's id for logits of shape (vocabulary,); -1 where no token has a finite logit."""
         logits = self._adjusted(row) if self._changes_logits else row
-        best = int(logits.argmax())
-        if not math.isfinite(logits[best]):
+        token = int(logits.argmax())
+        if not math.isfinite(logits[token]):
             return -1
-        token = best if self.params.temperature == 0.0 else self._choose(logits, best)
+        if self.params.temperature > 0.0:
+            ids, probabilities = distribution(logits, self.params)
+            cumulative = np.cumsum(probabilities)
+            index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+            token = int(ids[min(index, ids.size - 1)])
         self._count(token)
         return token
 
@@ -81,24 +85,6 @@ class Sampler:
                     self._counts[known] *= self.params.penalty_decay
             self._counts[token] = self._counts.get(token, 0.0) + 1.0
 
-    def _choose(self, logits: Row, best: int) -> int:
-        params = self.params
-        ids, probabilities = _candidates(logits, float(logits[best]), params)
-        if params.typical_p < 1.0:
-            kept = _typical(probabilities, params.typical_p)
-            ids, probabilities = ids[kept], probabilities[kept] / probabilities[kept].sum()
-        if params.top_p < 1.0:
-            order = np.argsort(-probabilities, kind="stable")
-            # The token that crosses the bound is kept, and one token always is.
-            order = order[: int(np.searchsorted(np.cumsum(probabilities[order]), params.top_p)) + 1]
-            ids, probabilities = ids[order], probabilities[order]
-        if params.min_p > 0.0:
-            enough = probabilities >= params.min_p * probabilities.max()
-            ids, probabilities = ids[enough], probabilities[enough]
-        cumulative = np.cumsum(probabilities)
-        index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        return int(ids[min(index, ids.size - 1)])
-
 
 def sample(rows: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int]:
     """Next tokens for logits of shape (rows, vocabulary), one sampler a row; -1 where a row has no finite logit."""
@@ -109,22 +95,41 @@ def sample(rows: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int]:
     return [sampler.draw(row) for row, sampler in zip(rows, samplers, strict=True)]
 
 
+def distribution(logits: Row, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What the draw chooses from: token ids, and numbers proportional to their probabilities after every cut.
+
+    ``logits`` has the shape (vocabulary,), bias and penalties applied, and a finite maximum. The temperature is not 0.
+    """
+    ids, probabilities = _candidates(logits, params)
+    if params.typical_p < 1.0:
+        kept = _typical(probabilities, params.typical_p)
+        ids, probabilities = ids[kept], probabilities[kept] / probabilities[kept].sum()
+    if params.top_p < 1.0:
+        order = np.argsort(-probabilities, kind="stable")
+        # The token that crosses the bound is kept, and one token always is.
+        order = order[: int(np.searchsorted(np.cumsum(probabilities[order]), params.top_p)) + 1]
+        ids, probabilities = ids[order], probabilities[order]
+    if params.min_p > 0.0:
+        enough = probabilities >= params.min_p * probabilities.max()
+        ids, probabilities = ids[enough], probabilities[enough]
+    return ids, probabilities
+
+
 def log_probability(row: Row, token: int) -> float:
     """Natural logarithm of a token's probability under the softmax of a row of shape (vocabulary,)."""
     top = row.max()
     return float(row[token] - top) - math.log(float(np.exp(row - top).sum(dtype=np.float64)))
 
 
-def _candidates(logits: Row, best: float, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _candidates(logits: Row, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Ids, ascending, among which are all that the cuts after top-k could keep, and their probabilities after top-k.
 
     The probabilities need not sum to 1: what is left out counts in their denominator. No sort of the whole vocabulary.
     """
     ids = _largest(logits, params.top_k) if 0 < params.top_k < logits.shape[0] else None
+    listed = logits if ids is None else logits[ids]
     with np.errstate(over="ignore"):
-        weights = np.exp(
-            ((logits if ids is None else logits[ids]) - np.float32(best)) / max(params.temperature, _COLDEST)
-        )
+        weights = np.exp((listed - listed.max()) / max(params.temperature, _COLDEST))
     total = float(weights.sum(dtype=np.float64))
     bound = 0.0
     if params.typical_p >= 1.0:
@@ -149,9 +154,9 @@ def _largest(logits: Row, count: int) -> NDArray[np.int64]:
 
 
 def _typical(probabilities: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
-    """Indices, ascending, of the tokens whose surprise is nearest to the entropy, until their mass is reached."""
+    """Indices of the tokens whose surprise is nearest to the entropy, until their mass is reached."""
     surprise = -np.log(np.maximum(probabilities, 1e-300))
     entropy = float((probabilities * surprise).sum())
     order = np.argsort(np.abs(surprise - entropy), kind="stable")
     count = int(np.searchsorted(np.cumsum(probabilities[order]), mass)) + 1
-    return np.sort(order[:count])
+    return order[:count]
