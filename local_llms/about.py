@@ -11,9 +11,7 @@ from local_llms import backends
 from local_llms.backends.base import BackendInfo
 from local_llms.catalog import ModelCard, find_template
 from local_llms.catalog.schema import CommercialUse, ModelKind, PackageSource
-from local_llms.hub import cached
-from local_llms.hub.gguf import GGUFHeader
-from local_llms.hub.gguf_check import check_gguf
+from local_llms.hub import GGUFHeader, cached, check_gguf
 from local_llms.options import LoadingOptions, parse_options
 from local_llms.resolve import ModelName, choose_template, find_source
 

@@ -48,6 +48,24 @@ def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
     raise first or ModelFileError(f"The catalog names no file for the model {card.name}.")
 
 
+def cached(card: Fetchable) -> Path | None:
+    """The file that ``fetch`` would give without fetching anything; None where it would have to.
+
+    Raises DownloadError where the cache cannot be read.
+    """
+    for source in card.sources:
+        if isinstance(source, FileSource):
+            if source.path.exists():
+                return source.path
+            continue
+        package = _PackageFetch(card.name, source)
+        with package.storage_errors():
+            here = package.here()
+        if here is not None:
+            return here
+    return None
+
+
 def _own_file(name: str, source: FileSource) -> Path:
     if not source.path.exists():
         raise ModelFileError(
@@ -72,6 +90,20 @@ class _PackageFetch:
         return Slot(path, self.folder / f"{record}.verified.json", origin, self.source.sha256)
 
     def run(self, progress: Progress | None) -> Path:
+        with self.storage_errors():
+            here = self.here()
+            if here is not None:
+                return here
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.folder / ".lock"):
+                self._sweep()
+                if not self.slot.is_good():
+                    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=self.folder) as scratch:
+                        self._fill(Path(scratch), progress or default_progress())
+            return self.slot.path
+
+    def here(self) -> Path | None:
+        """The verified file in the cache or in an installed package; None where there is none."""
         if self.slot.is_good():
             return self.slot.path
         installed = self._installed()
@@ -79,14 +111,7 @@ class _PackageFetch:
             slot = self._slot(installed[self.source.members[0].path], "installed")
             if slot.is_good():
                 return slot.path
-        with self._storage_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with file_lock(self.folder / ".lock"):
-                self._sweep()
-                if not self.slot.is_good():
-                    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=self.folder) as scratch:
-                        self._fill(Path(scratch), progress or default_progress())
-        return self.slot.path
+        return None
 
     def _fill(self, scratch: Path, progress: Progress) -> None:
         if self.source.convert == "none":
@@ -140,14 +165,15 @@ class _PackageFetch:
                 entry.unlink(missing_ok=True)
 
     @contextmanager
-    def _storage_errors(self) -> Iterator[None]:
+    def storage_errors(self) -> Iterator[None]:
+        """Turn what goes wrong with the cache folder into DownloadError."""
         try:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise self._full(os.strerror(error.errno)) from error
             raise DownloadError(
-                f"The model {self.name} cannot be written to {self.folder}: {error}. Make the folder writable, or set "
+                f"The model {self.name} cannot be kept in {self.folder}: {error}. Make the folder writable, or set "
                 "LOCAL_LLMS_HOME to one that is."
             ) from error
 
