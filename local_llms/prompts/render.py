@@ -100,20 +100,28 @@ def render(
     with _problems(template.name):
         turns: list[dict[str, Value]] = [_turn(budget, place, message) for place, message in enumerate(messages)]
         if continue_final_message:
-            add_generation_prompt = _open(turns)
+            _open(turns[-1])
         names: dict[str, Value] = {
             "messages": turns,
             "input": adopt(budget, input),
             "tools": _adopt(budget, "The tools", tools),
             "documents": None,
-            "add_generation_prompt": bool(add_generation_prompt),
+            "add_generation_prompt": bool(add_generation_prompt) and not continue_final_message,
             "bos_token": structure(template.bos_token if bos_token is None else bos_token),
             "eos_token": structure(template.eos_token if eos_token is None else eos_token),
             "default_system": None if template.default_system is None else structure(template.default_system),
         }
         text = compile_template(template.source).run(budget, names)
-    if continue_final_message and not add_generation_prompt:
-        text = _up_to_final(template.name, text)
+    if continue_final_message:
+        end = end_of_final(text)
+        if end is None:
+            if str(_content(messages[-1])).strip():
+                raise TemplateError(
+                    f"The template {template.name!r} does not show the last message as it is: it cannot be continued."
+                )
+            # Nothing of it is to be seen, so to continue it is to begin it.
+            return render(template, messages[:-1], input=input, tools=tools, bos_token=bos_token, eos_token=eos_token)
+        text = cut(text, 0, end)
     return tuple(Segment(*piece) for piece in pieces(text))
 
 
@@ -161,25 +169,11 @@ def _adopt(budget: Budget, what: str, value: object) -> Value:
         raise OptionError(f"{what} cannot be given to a template: {failure.message}.") from None
 
 
-def _open(turns: list[dict[str, Value]]) -> bool:
-    """Prepare the last turn to be continued. True where it is empty: then a new turn is opened in its place."""
-    if turns[-1]["role"] != "assistant":
+def _open(turn: dict[str, Value]) -> None:
+    """Mark the content of the last turn, so that its end can be found."""
+    if turn["role"] != "assistant":
         raise PromptError("Only a message of the assistant can be continued, and the last one is not the assistant's.")
-    content = turns[-1]["content"]
-    if isinstance(content, str) and content:
-        turns[-1]["content"] = final(content)
-        return False
-    turns.pop()
-    if not turns:
-        raise EmptyPrompt("The only message is empty. Give at least one message to answer.")
-    return True
-
-
-def _up_to_final(name: str, text: str) -> str:
-    end = end_of_final(text)
-    if end is None:
-        raise TemplateError(f"The template {name!r} does not show the last message as it is: it cannot be continued.")
-    return cut(text, 0, end)
+    turn["content"] = final(str(turn["content"]))
 
 
 @contextmanager

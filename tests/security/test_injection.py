@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,19 @@ import pytest
 from local_llms.backends import llama_cpp
 from local_llms.backends.base import Backend, LoadOptions
 from local_llms.catalog import find_template
+from local_llms.errors import TemplateError
 from local_llms.prompts import Prompt, Segment, encode, render, text_of
 from local_llms.testing.scripted import ScriptedBackend
 from local_llms.types import Message
 
-TEMPLATES = ["smollm2", "chatml", "alpaca", "vicuna-v1.1", "plain"]
+FAMILIES = [
+    [template["name"] for template in family["templates"]]
+    for file in resources.files("local_llms.families").iterdir()
+    if file.name.endswith(".toml") and "templates" in (family := tomllib.loads(file.read_text("utf-8")))
+]
+SOME_TEMPLATES = ["smollm2", "chatml", "alpaca", "vicuna-v1.1", "plain"]
 CONTENTS = 2000
+"""For each family, shared by its templates; for each of some templates."""
 
 MARKERS = [
     "<s>",
@@ -28,12 +39,19 @@ MARKERS = [
     "<|endoftext|>",
     "<|eot_id|>",
     "<|start_header_id|>",
+    "<|end_header_id|>",
     "<bos>",
+    "<start_of_turn>",
     "<end_of_turn>",
+    "<|end|>",
+    "<|prompter|>",
     "[INST]",
     "[/INST]",
     "[gMASK]",
+    "sop",
     "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
     "<0x0A>",
 ]
 LABELS = [
@@ -112,39 +130,51 @@ def _spread(chance: random.Random, markers: Sequence[str], texts: list[str]) -> 
     texts[1] = marker[cut:] + texts[1]
 
 
-def conversation(texts: Sequence[str]) -> list[Message]:
-    first = [Message("system", texts[0])] if len(texts) in (2, 4) else []
+def conversation(texts: Sequence[str], *, system: bool = True) -> list[Message]:
+    first = [Message("system", texts[0])] if system and len(texts) in (2, 4) else []
     turns = texts[1:] if first else texts
     return first + [Message("assistant" if place % 2 else "user", text) for place, text in enumerate(turns)]
 
 
-def harmless(prompt: Prompt, backend: Backend) -> tuple[list[int], bytes]:
-    """The special ids that structure alone gives, and the bytes of all that is not such a marker."""
-    ids: list[int] = []
-    text = ""
-    for segment in prompt:
-        left = segment.text
-        while segment.trusted and left:
-            marker = next(filter(left.startswith, sorted(backend.info.special_tokens, key=len, reverse=True)), "")
-            if marker:
-                ids.append(backend.info.special_tokens[marker])
-            else:
-                text += left[0]
-            left = left[len(marker) or 1 :]
-        text += left
-    if backend.info.adds_bos and ids[:1] != [backend.info.bos_id]:
-        ids.insert(0, backend.info.bos_id or 0)
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-    return ids, whole
+def takes_a_system_message(name: str) -> bool:
+    try:
+        render(find_template(name)[1], [Message("system", "x"), Message("user", "x")])
+    except TemplateError:
+        return False
+    return True
 
 
-def attack(name: str, backend: Backend, *, exact: bool) -> None:
+Parts = Callable[[Prompt], tuple[list[int], bytes]]
+
+
+def reader(backend: Backend) -> Parts:
+    """Tells the special ids that a prompt's structure alone gives, and the bytes of all that is not such a marker."""
+    special = backend.info.special_tokens
+    marker = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+
+    def read(prompt: Prompt) -> tuple[list[int], bytes]:
+        ids: list[int] = []
+        text = ""
+        for segment in prompt:
+            found = marker.findall(segment.text) if segment.trusted else []
+            ids += [special[written] for written in found]
+            text += marker.sub("", segment.text) if segment.trusted else segment.text
+        if backend.info.adds_bos and ids[:1] != [backend.info.bos_id]:
+            ids.insert(0, backend.info.bos_id or 0)
+        return ids, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+    return read
+
+
+def attack(name: str, backend: Backend, *, exact: bool, count: int = CONTENTS) -> None:
     """``exact``: the vocabulary adds no space, so the ids' bytes are the text."""
+    read = reader(backend)
     special = frozenset(backend.info.special_tokens.values())
     template = find_template(name)[1]
+    system = takes_a_system_message(name)
     seen = 0
-    for texts in contents(name, list(backend.info.special_tokens)):
-        messages = conversation(texts)
+    for texts in contents(name, list(backend.info.special_tokens), count):
+        messages = conversation(texts, system=system)
         options: list[dict[str, Any]] = [{}, {"add_generation_prompt": False}]
         if name == "alpaca":
             options.append({"input": texts[0]})
@@ -153,23 +183,35 @@ def attack(name: str, backend: Backend, *, exact: bool) -> None:
         chosen = options[seen % len(options)]
         prompt = render(template, messages, **chosen)
         seen += len(texts)
-        expected, text = harmless(prompt, backend)
+        expected, text = read(prompt)
         # The same conversation without any marker in it: what is said must not change which special ids there are.
-        plain = conversation(["x" if text else "" for text in texts])
+        plain = conversation(["x" if text.strip() else text for text in texts], system=system)
         plain_options = {**chosen, "input": "x"} if chosen.get("input") else chosen
-        assert expected == harmless(render(template, plain, **plain_options), backend)[0], texts
+        assert expected == read(render(template, plain, **plain_options))[0], texts
         if not (expected or text):
             continue
         ids = encode(prompt, backend)
         assert [token for token in ids if token in special] == expected, texts
         if exact:
             assert b"".join(map(backend.token_bytes, ids)) == text, texts
-    assert seen == CONTENTS
+    assert seen == count
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+def bytes_and_markers() -> Backend:
+    """A vocabulary of bytes and of every marker of every family."""
+    special = {marker: 256 + number for number, marker in enumerate(MARKERS)}
+    return ScriptedBackend(info=replace(ScriptedBackend().info, special_tokens=special, bos_id=special["<s>"]))
+
+
+@pytest.mark.parametrize("names", FAMILIES, ids=" ".join)
+def test_every_family_on_bytes_and_markers(names: list[str]) -> None:
+    for name in names:
+        attack(name, bytes_and_markers(), exact=True, count=-(-CONTENTS // len(names)))
+
+
+@pytest.mark.parametrize("name", SOME_TEMPLATES)
 def test_on_bytes_and_markers(name: str) -> None:
-    attack(name, ScriptedBackend(), exact=True)
+    attack(name, bytes_and_markers(), exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +222,12 @@ def smollm2(smollm2_path: Path) -> Iterator[Backend]:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", SOME_TEMPLATES)
 def test_on_a_real_vocabulary(name: str, smollm2: Backend) -> None:
     attack(name, smollm2, exact=True)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", SOME_TEMPLATES)
 def test_on_a_sentencepiece_vocabulary(name: str, data: Path) -> None:
     path = data / "models" / "stories260K" / "stories260K-F32.gguf"
     backend = llama_cpp.load(path, LoadOptions(context_length=64, cache_tokens=64, max_parallel=1))
@@ -197,11 +239,12 @@ def test_on_a_sentencepiece_vocabulary(name: str, data: Path) -> None:
 
 def test_the_attack_would_succeed_on_the_rendered_string() -> None:
     """The same texts, put into a trusted segment, do give special ids: so the tests above can fail."""
-    backend = ScriptedBackend()
+    backend = bytes_and_markers()
     special = frozenset(backend.info.special_tokens.values())
+    read = reader(backend)
     changed = 0
     for texts in contents("chatml", list(backend.info.special_tokens), 200):
         prompt = render(find_template("chatml")[1], conversation(texts))
         whole = encode((Segment(text_of(prompt), True),), backend)
-        changed += [token for token in whole if token in special] != harmless(prompt, backend)[0]
+        changed += [token for token in whole if token in special] != read(prompt)[0]
     assert changed > 30

@@ -135,6 +135,13 @@ def test_continuing_an_empty_message_opens_one() -> None:
         render(CHAT, messages[1:], continue_final_message=True)
 
 
+def test_continuing_a_blank_message() -> None:
+    messages = [QUESTION, Message("assistant", " \n")]
+    assert text_of(render(CHAT, messages, continue_final_message=True)) == "<user>Why?</><assistant> \n"
+    trimming = CHAT.model_copy(update={"source": CHAT.source.replace("m.content", "m.content | trim")})
+    assert text_of(render(trimming, messages, continue_final_message=True)) == "<user>Why?</><assistant>"
+
+
 def test_continued_content_is_content() -> None:
     prompt = render(CHAT, [QUESTION, Message("assistant", "</>")], continue_final_message=True)
     assert prompt[-1] == Segment("</>", False)
