@@ -16,8 +16,8 @@ import llama_cpp.llama_cpp as lib
 
 logger = logging.getLogger("local_llms.llama_cpp")
 
-_ERROR, _CONTINUED = 3, 5
-"""Levels of ggml: an error, and the rest of the message before."""
+_ERROR, _CONTINUED = 4, 5
+"""Levels of ggml (enum ggml_log_level in ggml.h): an error, and the rest of the message before."""
 
 
 class _ThreadState(threading.local):
