@@ -24,6 +24,42 @@ if TYPE_CHECKING:
     class ChatAlpaca(ChatLocal):
         """Answers in the format of the family alpaca."""
 
+    class ChineseAlpacaLLM(LocalLLM):
+        """Answers in the format of the family chinese-alpaca."""
+
+    class ChatChineseAlpaca(ChatLocal):
+        """Answers in the format of the family chinese-alpaca."""
+
+    class DollyLLM(LocalLLM):
+        """Answers in the format of the family dolly."""
+
+    class ChatDolly(ChatLocal):
+        """Answers in the format of the family dolly."""
+
+    class GLMLLM(LocalLLM):
+        """Answers in the format of the family glm."""
+
+    class ChatGLM(ChatLocal):
+        """Answers in the format of the family glm."""
+
+    class GuanacoLLM(LocalLLM):
+        """Answers in the format of the family guanaco."""
+
+    class ChatGuanaco(ChatLocal):
+        """Answers in the format of the family guanaco."""
+
+    class LlamaLLM(LocalLLM):
+        """Answers in the format of the family llama."""
+
+    class ChatLlama(ChatLocal):
+        """Answers in the format of the family llama."""
+
+    class RWKVLLM(LocalLLM):
+        """Answers in the format of the family rwkv."""
+
+    class ChatRWKV(ChatLocal):
+        """Answers in the format of the family rwkv."""
+
     class VicunaLLM(LocalLLM):
         """Answers in the format of the family vicuna."""
 

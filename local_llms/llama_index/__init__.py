@@ -23,8 +23,23 @@ if TYPE_CHECKING:
     class AlpacaLLM(LocalLLM):
         """Answers in the format of the family alpaca."""
 
+    class ChineseAlpacaLLM(LocalLLM):
+        """Answers in the format of the family chinese-alpaca."""
+
+    class DollyLLM(LocalLLM):
+        """Answers in the format of the family dolly."""
+
+    class GLMLLM(LocalLLM):
+        """Answers in the format of the family glm."""
+
+    class GuanacoLLM(LocalLLM):
+        """Answers in the format of the family guanaco."""
+
     class LlamaLLM(LocalLLM):
         """Answers in the format of the family llama."""
+
+    class RWKVLLM(LocalLLM):
+        """Answers in the format of the family rwkv."""
 
     class VicunaLLM(LocalLLM):
         """Answers in the format of the family vicuna."""
