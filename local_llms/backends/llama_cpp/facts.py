@@ -91,7 +91,7 @@ class ModelFacts:
             # A recurrent state has the same size however long its sequence is.
             cache_tokens=context_length * plan.sequences if recurrent else tokens,
             max_sequences=plan.sequences,
-            batch_tokens=plan.batch,
+            batch_tokens=lib.llama_n_batch(native.context),
             bos_id=vocabulary.bos_id,
             end_ids=vocabulary.end_ids,
             adds_bos=vocabulary.adds_bos,
@@ -126,11 +126,11 @@ def plan_context(facts: ModelFacts, options: LoadOptions, native: Native) -> tup
         # The tokens of a text look at each other in both directions, so all of them are computed in one call.
         batch = max(BATCH_TOKENS, context_length)
         return context_length, ContextPlan(batch, EMBEDDING_SEQUENCES, batch, embeddings=True, pooling=facts.pooling)
-    cache = options.cache_tokens or max(context_length, DEFAULT_CONTEXT)
     recurrent = _is_recurrent(native.model)
-    return context_length, ContextPlan(
-        cache, _sequences(options.max_parallel, recurrent), BATCH_TOKENS, interruptible=not recurrent
-    )
+    sequences = _sequences(options.max_parallel, recurrent)
+    # llama.cpp ends the process where there are more sequences than cells.
+    cells = max(options.cache_tokens or max(context_length, DEFAULT_CONTEXT), sequences)
+    return context_length, ContextPlan(cells, sequences, BATCH_TOKENS, interruptible=not recurrent)
 
 
 def _sequences(max_parallel: int, recurrent: bool) -> int:
