@@ -18,10 +18,22 @@ if TYPE_CHECKING:
     from local_llms.catalog import ModelCard as ModelCard
     from local_llms.catalog import list_models as list_models
     from local_llms.errors import LocalLLMError as LocalLLMError
+    from local_llms.langchain import GLMLLM as GLMLLM
+    from local_llms.langchain import RWKVLLM as RWKVLLM
     from local_llms.langchain import AlpacaLLM as AlpacaLLM
     from local_llms.langchain import ChatAlpaca as ChatAlpaca
+    from local_llms.langchain import ChatChineseAlpaca as ChatChineseAlpaca
+    from local_llms.langchain import ChatDolly as ChatDolly
+    from local_llms.langchain import ChatGLM as ChatGLM
+    from local_llms.langchain import ChatGuanaco as ChatGuanaco
+    from local_llms.langchain import ChatLlama as ChatLlama
     from local_llms.langchain import ChatLocal as ChatLocal
+    from local_llms.langchain import ChatRWKV as ChatRWKV
     from local_llms.langchain import ChatVicuna as ChatVicuna
+    from local_llms.langchain import ChineseAlpacaLLM as ChineseAlpacaLLM
+    from local_llms.langchain import DollyLLM as DollyLLM
+    from local_llms.langchain import GuanacoLLM as GuanacoLLM
+    from local_llms.langchain import LlamaLLM as LlamaLLM
     from local_llms.langchain import LocalEmbeddings as LocalEmbeddings
     from local_llms.langchain import LocalLLM as LocalLLM
     from local_llms.langchain import VicunaLLM as VicunaLLM
@@ -35,11 +47,23 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "GLMLLM",
+    "RWKVLLM",
     "AlpacaLLM",
     "ChatAlpaca",
+    "ChatChineseAlpaca",
+    "ChatDolly",
+    "ChatGLM",
+    "ChatGuanaco",
+    "ChatLlama",
     "ChatLocal",
+    "ChatRWKV",
     "ChatVicuna",
+    "ChineseAlpacaLLM",
     "Completion",
+    "DollyLLM",
+    "GuanacoLLM",
+    "LlamaLLM",
     "LoadedModel",
     "LocalEmbeddings",
     "LocalLLM",
