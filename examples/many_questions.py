@@ -7,13 +7,13 @@ import time
 
 from local_llms import ChatLocal
 
-THINGS = ["rain", "snow", "wind", "fog", "hail", "thunder", "a rainbow", "frost"]
-QUESTIONS = [f"Describe {thing} in one sentence." for thing in THINGS]
+THINGS = ("rain", "snow", "wind", "fog", "hail", "thunder", "a rainbow", "frost")
+QUESTIONS = tuple(f"Describe {thing} in one sentence." for thing in THINGS)
 
 
 def in_one_batch(chat: ChatLocal) -> list[str]:
     """All questions are decoded together."""
-    return [message.text for message in chat.batch(QUESTIONS)]
+    return [message.text for message in chat.batch(list(QUESTIONS))]
 
 
 async def as_they_come(chat: ChatLocal) -> list[str]:

@@ -53,13 +53,13 @@ class Conversation:
         Raises PromptError, and leaves the conversation as it was, where the question does not fit.
         """
         question = Message("user", text)
-        parts: list[str] = []
+        answer: list[str] = []
         with self._model.stream([*self.turns, question], **self._options) as stream:
             try:
-                write_stream(parts.append(event.text) or event.text for event in stream)
+                write_stream((event.text for event in stream), answer)
             except KeyboardInterrupt:
                 err().print("\nStopped.", style="dim")
-        self.turns += [question, Message("assistant", "".join(parts))]
+        self.turns += [question, Message("assistant", "".join(answer))]
 
 
 def _converse(conversation: Conversation) -> None:

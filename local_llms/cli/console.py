@@ -46,18 +46,22 @@ def visible(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def write_stream(texts: Iterable[str]) -> str:
-    """Write the pieces to standard output as they come, end the line, and return the whole text."""
-    console = out()
-    parts: list[str] = []
+def write_stream(texts: Iterable[str], written: list[str] | None = None) -> None:
+    """Write the pieces to standard output as they come, and end the line.
+
+    ``written`` gets each piece that was written: after an interrupt, it has what there was of the answer.
+    """
+    file = out().file
+    last = ""
     for text in texts:
-        parts.append(text)
-        console.file.write(visible(text))
-        console.file.flush()
-    if parts and not parts[-1].endswith("\n"):
-        console.file.write("\n")
-    console.file.flush()
-    return "".join(parts)
+        file.write(visible(text))
+        file.flush()
+        last = text or last
+        if written is not None:
+            written.append(text)
+    if last and not last.endswith("\n"):
+        file.write("\n")
+    file.flush()
 
 
 def show_error(error: Exception) -> None:

@@ -87,6 +87,7 @@ def answer_about(
     figures = Figures()
     with LocalLLM(model=model, token_callbacks=[figures], **options) as llm, LocalEmbedding(model=embedding) as embed:
         from llama_index.core import Document, PromptTemplate, Settings, VectorStoreIndex
+        from llama_index.core.base.response.schema import StreamingResponse
         from llama_index.core.node_parser import SentenceSplitter
 
         # Otherwise llama-index counts tokens with a vocabulary of another model, and may want to download it.
@@ -111,7 +112,7 @@ def answer_about(
             text_qa_template=PromptTemplate(QUESTION_TEMPLATE),
         )
         response = engine.query(question)
-        write_stream(response.response_gen)
+        write_stream(response.response_gen if isinstance(response, StreamingResponse) else [str(response)])
         _show_sources(response.source_nodes)
         out().print(figures_line(figures.take()), style="dim")
 

@@ -1,1 +1,1 @@
-
+"""The families: one TOML file each, read by the catalog."""
