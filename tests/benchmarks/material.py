@@ -58,7 +58,7 @@ def contexts() -> list[str]:
 
 
 def context_questions(part: int, count: int = 32) -> list[str]:
-    """Prompts of a context and a question each, alternating between the contexts; ``part`` 0 and 1 share no question."""
+    """Prompts of a context and a question each, in turn over the contexts; ``part`` 0 and 1 share no question."""
     texts = contexts()
     pairs = itertools.product(ASPECTS[8 * part : 8 * part + 8], texts)
     return [f"{text}\n\nQuestion: what is {aspect} in this text?" for aspect, text in itertools.islice(pairs, count)]

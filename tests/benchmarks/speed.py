@@ -1,7 +1,7 @@
 """Measures what ``docs/performance.md`` shows. Run by hand, with nothing else running::
 
     python -m tests.benchmarks.speed            # everything that needs no other package
-    python -m tests.benchmarks.speed --peer     # also langchain-community's ChatLlamaCpp (pip install langchain-community)
+    python -m tests.benchmarks.speed --peer     # also ChatLlamaCpp: pip install langchain-community
     python -m tests.benchmarks.speed one batch  # some of the parts
 
 Every comparison runs both sides in turn in one process, one decoding at a time, and shows medians. A model is loaded
@@ -175,10 +175,11 @@ def peer_seconds(file: Path, prompts: list[str]) -> float:
     """Seconds of the peer for the prompts one after the other: two at once abort its process."""
     other = peer_model(file, MAX_TOKENS)
     other.invoke("Warm up.")
-    taken = seconds(lambda: [other.invoke(prompt) for prompt in prompts])
-    del other
-    gc.collect()
-    return taken
+    try:
+        return seconds(lambda: [other.invoke(prompt) for prompt in prompts])
+    finally:
+        other.client.close()
+        gc.collect()
 
 
 async def longest_stall(chat: ChatLocal) -> float:
