@@ -13,6 +13,9 @@ from local_llms.hub import fetch
 
 ModelName = str | os.PathLike[str]
 
+PLAIN = "plain"
+"""The template that is none: what messages say, and nothing around it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -71,19 +74,21 @@ def choose_template(
     """The template of a loaded model; None where nothing tells which one is right.
 
     An explicit name comes first. A family class stands for its own format, whatever file it is given, but leaves a
-    model of that family its own variant. Then the catalog knows best, then the file itself.
+    model of that family its own variant; a family whose format is "plain" has none of its own. Then the catalog knows
+    best, then the file itself, then the family's "plain".
     """
     if explicit is not None:
         return ChosenTemplate(find_template(explicit)[1], f"template={explicit!r} was given")
+    own = None
     if family is not None and (card is None or card.family != family):
-        chosen = _family_template(find_family(family))
-        if chosen is not None:
-            return chosen
+        own = _family_template(find_family(family))
+        if own is not None and own.template.name != PLAIN:
+            return own
     if card is not None and card.template is not None:
         return ChosenTemplate(find_template(card.template)[1], f"the catalog says so for {card.name}")
     if info.chat_template is not None:
         return ChosenTemplate(_own_template(info, info.chat_template), "the model file carries it")
-    return None
+    return own
 
 
 def _family_template(family: Family) -> ChosenTemplate | None:

@@ -255,6 +255,10 @@ def test_which_template_is_taken_and_why(model: ScriptedModel) -> None:
     assert chosen(template="alpaca") == ("alpaca", "template='alpaca' was given")
     assert chosen(family="vicuna")[0] == "vicuna-v1.1"
     assert chosen(family="vicuna", template="alpaca")[0] == "alpaca"
+    assert chosen(family="llama") == ("from-file", "the model file carries it")
+    assert chosen(family="llama", template="plain")[0] == "plain"
+    model.template = None
+    assert chosen(family="llama", context_length=64)[0] == "plain"
 
 
 def test_a_family_brings_its_sampling_and_stops(model: ScriptedModel) -> None:
