@@ -68,7 +68,7 @@ class BareLoop:
         flash_attention: bool = True,
     ) -> None:
         """``context`` is the number of tokens that all sequences share; ``threads`` None takes the process's cores."""
-        lib.llama_log_set(_SILENT, None)
+        self._earlier_log = _silence()
         cores = threads or len(os.sched_getaffinity(0))
         self._model = lib.llama_model_load_from_file(os.fsencode(Path(path)), lib.llama_model_default_params())
         if not self._model:
@@ -192,6 +192,7 @@ class BareLoop:
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)
             self._context = self._model = None
+            lib.llama_log_set(*self._earlier_log)
 
     def __enter__(self) -> Self:
         return self
@@ -273,6 +274,12 @@ def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
-@lib.llama_log_callback
-def _SILENT(level: int, text: bytes, user_data: Any) -> None:
-    """Drop what llama.cpp prints."""
+def _silence() -> tuple[Any, ctypes.c_void_p]:
+    """Drop what llama.cpp prints; returns the callback that was there, and its data."""
+    callback, data = lib.llama_log_callback(), ctypes.c_void_p()
+    lib.llama_log_get(ctypes.byref(callback), ctypes.byref(data))
+    lib.llama_log_set(_drop, None)
+    return callback, data
+
+
+_drop = lib.llama_log_callback(lambda level, text, data: None)
