@@ -48,6 +48,8 @@ def download_wheel(name: str, source: PackageSource, folder: Path, progress: Pro
     progress.start(name, source.wheel_size)
     try:
         status = _run(_command(source, arrived), scratch, log, lambda: progress.advance_to(_largest(folder, source)))
+    except (FileNotFoundError, PermissionError):
+        raise _no_pip(name, source) from None
     finally:
         progress.finish()
     if status:
@@ -100,14 +102,18 @@ def _largest(folder: Path, source: PackageSource) -> int:
 def _failure(name: str, source: PackageSource, output: str) -> DownloadError:
     tail = _tail(output)
     if _NO_PIP.search(output):
-        what = f"this Python ({sys.executable}) has no pip to fetch it with"
-        return DownloadError(_explain(name, source, what, 'Run "python -m ensurepip" and try again, or by hand:', ()))
+        return _no_pip(name, source)
     if _NO_SPACE.search(output):
         return DownloadError(_explain(name, source, "the disk is full", "Make room and try again, or by hand:", tail))
     if _UNREACHABLE.search(output):
         what = "the package index cannot be reached"
         return OfflineError(_explain(name, source, what, "Try again with a network, or do it by hand:", tail))
     return DownloadError(_explain(name, source, "pip could not fetch it", "Try by hand to see more:", tail))
+
+
+def _no_pip(name: str, source: PackageSource) -> DownloadError:
+    what = f"this Python ({sys.executable}) has no pip to fetch it with"
+    return DownloadError(_explain(name, source, what, 'Run "python -m ensurepip" and try again, or by hand:', ()))
 
 
 def _explain(name: str, source: PackageSource, what: str, advice: str, tail: Sequence[str]) -> str:
