@@ -93,7 +93,8 @@ class LoadedModel:
         load = LoadOptions(**{name: getattr(options, name) for name in LoadOptions.__dataclass_fields__})
         weights = Weights.of(path, options.backend, load, options.max_queue, options.idle_unload)
         self._shared: SharedEngine = pool.acquire(weights)
-        self._close = weakref.finalize(self, pool.release, self._shared)
+        self._hold = weakref.finalize(self, pool.drop, self._shared)
+        self._hold.atexit = False  # the pool closes everything itself
         with self._shared.use() as engine:
             self._chosen = choose_template(options.template, family, source.card, engine.info)
             self._end_ids = engine.info.end_ids
@@ -236,7 +237,8 @@ class LoadedModel:
 
     def close(self) -> None:
         """Give this handle up. Closing twice does nothing; using it afterwards raises EngineClosed."""
-        self._close()
+        if self._hold.detach() is not None:
+            pool.release(self._shared)
 
     def __enter__(self) -> Self:
         return self
@@ -250,11 +252,11 @@ class LoadedModel:
         return _load_again, self._specification
 
     def __repr__(self) -> str:
-        state = "" if self._close.alive else ", closed"
+        state = "" if self._hold.alive else ", closed"
         return f"<LoadedModel {self._info.name} on {self._info.backend}{state}>"
 
     def _use(self) -> AbstractContextManager[Engine]:
-        if not self._close.alive:
+        if not self._hold.alive:
             raise EngineClosed(f"The model {self._info.name} was closed. Load it again with load_model().")
         return self._shared.use()
 

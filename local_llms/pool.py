@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from local_llms import backends
 from local_llms.backends.base import LoadOptions
@@ -118,6 +119,8 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engines: dict[Weights, SharedEngine] = {}
+        self._dropped: SimpleQueue[SharedEngine | None] = SimpleQueue()
+        self._tidier: threading.Thread | None = None
         self._prepared = False
 
     def acquire(self, weights: Weights) -> SharedEngine:
@@ -144,7 +147,21 @@ class Pool:
         if last:
             shared.close()
 
+    def drop(self, shared: SharedEngine) -> None:
+        """Release soon, in a thread of the pool's: for the garbage collector, which calls inside any other call.
+
+        A lock taken here might be held already by the very call that was interrupted.
+        """
+        self._dropped.put(shared)
+
+    def _tidy(self) -> None:
+        for shared in iter(self._dropped.get, None):
+            self.release(shared)
+
     def _prepare(self) -> None:
+        if self._tidier is None:
+            self._tidier = threading.Thread(target=self._tidy, name="local-llms-pool", daemon=True)
+            self._tidier.start()
         if not self._prepared:
             # A thread in native code must end before the interpreter does; a forked child starts with nothing loaded.
             self._prepared = True
@@ -152,12 +169,17 @@ class Pool:
             os.register_at_fork(after_in_child=self._forget)
 
     def _close_all(self) -> None:
+        if self._tidier is not None:
+            self._dropped.put(None)
+            self._tidier.join()
         for shared in list(self._engines.values()):
             shared.close()
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._engines = {}
+        self._dropped = SimpleQueue()
+        self._tidier = None
 
 
 pool = Pool()

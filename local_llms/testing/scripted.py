@@ -100,6 +100,11 @@ class ScriptedBackend:
         """Facts about the scripted model."""
         return self._info
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     def tell(self, **facts: Any) -> None:
         """Change facts of ``info``; before the backend is used."""
         self._info = replace(self._info, **facts)
