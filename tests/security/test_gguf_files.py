@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -118,3 +120,53 @@ def test_a_large_file_of_nothing_costs_little(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError):
         check_gguf(path)
     assert time.perf_counter() - begin < 10
+
+
+LOAD = """
+import ctypes, sys
+import llama_cpp
+quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+llama_cpp.llama_log_set(quiet, ctypes.c_void_p())
+text = "Once upon a time, \u00e9\U0001f600 </s>".encode()
+for path in sys.argv[1:]:
+    print(path, flush=True)
+    model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+    if not model:
+        continue
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.n_ctx, parameters.n_batch, parameters.n_threads, parameters.n_threads_batch = 64, 64, 1, 1
+    context = llama_cpp.llama_init_from_model(model, parameters)
+    if context:
+        tokens = (llama_cpp.llama_token * 64)()
+        vocabulary = llama_cpp.llama_model_get_vocab(model)
+        count = llama_cpp.llama_tokenize(vocabulary, text, len(text), tokens, 64, True, False)
+        if count > 0:
+            llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, count))
+        llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+print("alive", flush=True)
+"""
+
+
+def test_what_passes_does_not_kill_llama_cpp(data: Path, tmp_path: Path) -> None:
+    """It may be refused there, but the process lives on. Bytes of the metadata are changed, before the vocabulary."""
+    content = (data / "models" / "stories260K" / f"{MODELS[0]}.gguf").read_bytes()
+    vocabulary = content.index(b"tokenizer.ggml.tokens")
+    numbers = [content.index(key) + len(key) + 4 for key in (b"block_count", b"rms_epsilon", b"dimension_count")]
+    chooser = random.Random(5)
+    changes = [(chooser.randrange(24, vocabulary), chooser.randbytes(1)) for _ in range(80)]
+    changes += [
+        (place, value.to_bytes(4, "little")) for place in numbers for value in (0, 1, 513, 0x7FFFFFFF, 0xFFFFFFFF)
+    ]
+    passed = []
+    for number, (place, value) in enumerate(changes):
+        path = tmp_path / f"{number}.gguf"
+        path.write_bytes(content[:place] + value + content[place + len(value) :])
+        try:
+            check_gguf(path)
+        except ModelFileError:
+            continue
+        passed.append(str(path))
+    assert len(passed) > 20
+    done = subprocess.run([sys.executable, "-c", LOAD, *passed], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "alive", done.returncode
