@@ -27,7 +27,7 @@ async def as_they_come(chat: ChatLocal) -> list[str]:
 
 
 def main() -> tuple[list[str], list[str]]:
-    with ChatLocal(temperature=0, max_tokens=32) as chat:
+    with ChatLocal(temperature=0, max_tokens=24) as chat:
         chat.invoke("Hello", max_tokens=1)  # load before measuring
 
         start = time.perf_counter()

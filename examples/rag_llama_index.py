@@ -10,7 +10,10 @@ from llama_index.core.node_parser import SentenceSplitter
 from local_llms.llama_index import LocalEmbedding, LocalLLM
 
 NAMES = ["assert", "break", "continue", "del", "global", "lambda", "nonlocal", "pass", "return", "while"]
-TEMPLATE = PromptTemplate("{context_str}\n\nAnswer in one sentence from the text above: {query_str}")
+TEMPLATE = PromptTemplate(
+    "Here are passages from a manual.\n---\n{context_str}\n---\n"
+    "Answer the question from these passages alone, in one sentence.\nQuestion: {query_str}"
+)
 
 
 def main() -> tuple[str, list[str]]:
@@ -25,7 +28,7 @@ def main() -> tuple[str, list[str]]:
     index = VectorStoreIndex.from_documents(documents, embed_model=embedding, transformations=[splitter])
 
     engine = index.as_query_engine(llm=llm, similarity_top_k=2, text_qa_template=TEMPLATE)
-    response = engine.query("What happens when the pass statement is executed?")
+    response = engine.query("What does the pass statement do?")
     print(response)
     sources = [source.node.metadata["file_name"] for source in response.source_nodes]
     for source, name in zip(response.source_nodes, sources, strict=True):
