@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import local_llms
 
 SECONDS = 2.0
 MEMORY = 256 * 1024 * 1024
@@ -170,6 +173,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         [sys.executable, "-c", CHILD],
         input=json.dumps([HOSTILE, MEMORY]),
         cwd=tmp_path_factory.mktemp("nowhere"),
+        env={**os.environ, "PYTHONPATH": str(Path(local_llms.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=240,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 SECONDS = 1.0
+"""Of computing: on a busy machine the same template takes longer by the clock, and is no more hostile for it."""
 STEPS = 1_000_000
 # Characters that all values together may take; a character takes up to four bytes.
 MEMORY = 8 * 1024 * 1024
@@ -31,10 +32,11 @@ class Raised(Failure):
 class Budget:
     """What one rendering may still use: time, steps, memory and depth. Whoever does work asks here first."""
 
-    __slots__ = ("_deadline", "_depth", "_memory", "_steps")
+    __slots__ = ("_depth", "_look_again", "_memory", "_start", "_steps")
 
     def __init__(self) -> None:
-        self._deadline = time.monotonic() + SECONDS
+        self._start = time.thread_time()
+        self._look_again = time.monotonic() + SECONDS
         self._steps = STEPS
         self._memory = MEMORY
         self._depth = 0
@@ -44,8 +46,8 @@ class Budget:
         self._steps -= count
         if self._steps < 0:
             raise Failure(f"it takes more than {STEPS} steps")
-        if time.monotonic() > self._deadline:
-            raise Failure(f"it takes longer than {SECONDS:g} s")
+        if time.monotonic() > self._look_again:
+            self._look_at_the_time()
 
     def spend(self, characters: int) -> None:
         """Ask for memory, in characters. It is not given back."""
@@ -66,3 +68,10 @@ class Budget:
     def leave(self) -> None:
         """End a call."""
         self._depth -= 1
+
+    def _look_at_the_time(self) -> None:
+        # The time of a thread is slow to ask for, the clock is quick: so it is asked for when it can have run out.
+        left = SECONDS - (time.thread_time() - self._start)
+        if left < 0:
+            raise Failure(f"it takes longer than {SECONDS:g} s")
+        self._look_again = time.monotonic() + max(left, 0.01)
