@@ -9,7 +9,7 @@ Pure bookkeeping: no backend, no clock, no threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class _Node:
@@ -53,29 +53,14 @@ class PrefixTree:
         ``whole`` admits only sequences all of whose tokens agree: a recurrent state cannot be cut. (None, 0) where
         nothing agrees.
         """
-        tokens = list(tokens[:limit])
         best: tuple[int | None, int] = (None, 0)
-        pending = [(self._root, 0)]
-        while pending:
-            node, position = pending.pop()
-            for child in self.children_for(node, tokens, position):
-                agreed = _agreement(child.tokens, tokens, position)
-                end = position + agreed
-                complete = agreed == len(child.tokens)
+        for node, end, complete in self._agreeing(list(tokens[:limit])):
+            if end > best[1]:
+                owners: Iterable[int] = node.owners
                 if whole:
-                    here = [owner for owner in child.owners if self._tips[owner] is child] if complete else []
-                    if here and end > best[1]:
-                        best = (here[0], end)
-                elif end > best[1]:
-                    best = (next(iter(child.owners)), end)
-                if complete and end < len(tokens):
-                    pending.append((child, end))
+                    owners = [owner for owner in node.owners if complete and self._tips[owner] is node]
+                best = next(((owner, end) for owner in owners), best)
         return best
-
-    @staticmethod
-    def children_for(node: _Node, tokens: list[int], position: int) -> Iterable[_Node]:
-        """Edges below ``node`` that begin with the token at ``position``."""
-        return node.children.get(tokens[position], ()) if position < len(tokens) else ()
 
     def share(self, source: int, target: int, length: int) -> None:
         """Record that the empty ``target`` was made a copy of the first ``length`` tokens of ``source``."""
@@ -121,19 +106,20 @@ class PrefixTree:
                 self.cells -= len(node.tokens)
             node = parent
 
-    def covered(self, sequence: int) -> bool:
-        """Whether another sequence physically holds all that this one holds."""
-        tip = self._tips.get(sequence)
-        return tip is None or len(tip.owners) > 1
+    def alike(self, sequence: int) -> tuple[set[int], set[int]]:
+        """Other sequences that begin with all that this one holds, and others all of which is a beginning of this one.
 
-    def covered_by(self, sequence: int) -> set[int]:
-        """Other sequences all of whose tokens ``sequence`` physically holds too."""
-        found: set[int] = set()
-        node: _Node | None = self._tips.get(sequence)
-        while node is not None and node is not self._root:
-            found |= {owner for owner in node.owners if self._tips[owner] is node}
-            node = node.parent
-        return found - {sequence}
+        Tokens count here, not cells: two may have computed the same.
+        """
+        around: set[int] = set()
+        inside: set[int] = set()
+        tokens = self._tokens(sequence)
+        for node, end, complete in self._agreeing(tokens):
+            if end == len(tokens):
+                around |= node.owners
+            if complete:
+                inside |= {owner for owner in node.owners if self._tips[owner] is node}
+        return around - {sequence}, inside - {sequence}
 
     def cells_of(self, sequences: Iterable[int]) -> int:
         """Cells that would stay in use if only these sequences were kept."""
@@ -146,6 +132,26 @@ class PrefixTree:
                 cells += len(node.tokens)
                 node = node.parent
         return cells
+
+    def _agreeing(self, tokens: list[int]) -> Iterator[tuple[_Node, int, bool]]:
+        """Every edge that begins on the path of ``tokens``: where it ends to agree, and whether all of it agrees."""
+        pending = [(self._root, 0)] if tokens else []
+        while pending:
+            node, position = pending.pop()
+            for child in node.children.get(tokens[position], ()):
+                agreed = _agreement(child.tokens, tokens, position)
+                end, complete = position + agreed, agreed == len(child.tokens)
+                yield child, end, complete
+                if complete and end < len(tokens):
+                    pending.append((child, end))
+
+    def _tokens(self, sequence: int) -> list[int]:
+        edges: list[list[int]] = []
+        node: _Node | None = self._tips.get(sequence)
+        while node is not None:
+            edges.append(node.tokens)
+            node = node.parent
+        return [token for edge in reversed(edges) for token in edge]
 
     def _parent(self, node: _Node) -> _Node:
         return node.parent if node.parent is not None else self._root

@@ -126,13 +126,17 @@ class Scheduler:
                 self.waiting.remove(sequence)
             return []
         number = self._stop(sequence)
-        if not self._tree.length(number) or (self._info.can_cut and self._tree.covered(number)):
+        if not self._tree.length(number):
             return [self._release(number)]
-        moves: list[Free] = []
-        if self._info.can_cut:
-            moves = [self._release(other) for other in self._tree.covered_by(number) if other in self._kept]
+        around, inside = self._tree.alike(number)
+        # A state that cannot be cut is of use for its own beginning only.
+        replaced = {other for other in inside if other in self._kept and (self._info.can_cut or other in around)}
+        if self._info.can_cut and not around <= replaced:
+            for other in sorted(around.intersection(self._kept)):
+                self._kept.move_to_end(other)
+            return [self._release(number)]
         self._kept[number] = None
-        return moves
+        return [self._release(other) for other in sorted(replaced)]
 
     def forget(self, sequence: Sequence) -> list[Free]:
         """Take a request out and keep nothing of it."""

@@ -1,0 +1,460 @@
+"""The scheduler on a backend that counts its cells and refuses what breaks the protocol."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from local_llms.backends.base import Chunk
+from local_llms.engine.request import Sequence
+from local_llms.engine.scheduler import WORTH_WAITING, Copy, Scheduler, Step
+from local_llms.errors import CacheFull
+from local_llms.testing.scripted import ScriptedBackend
+
+PREFIX = [number % 200 for number in range(60)]
+
+
+class House:
+    """A scheduler and a backend; a request ends after a given number of answer tokens."""
+
+    def __init__(self, *, max_parallel: int = 8, kind: type[ScriptedBackend] = ScriptedBackend, **backend: object):
+        options = {"context_length": 10_000, "cache_tokens": 1000, "batch_tokens": 64, **backend}
+        self.backend = kind(**options)
+        self.scheduler = Scheduler(self.backend.info, max_parallel=max_parallel)
+        self.wanted: dict[Sequence, int] = {}
+        self.done: list[Sequence] = []
+        self.refused: list[Sequence] = []
+        self.steps = 0
+
+    def add(self, prompt: list[int], answer: int = 1) -> Sequence:
+        sequence = Sequence(prompt_length=len(prompt), tokens=list(prompt))
+        self.wanted[sequence] = answer
+        self.scheduler.add(sequence)
+        return sequence
+
+    def step(self) -> Step:
+        """One step, with every promise checked."""
+        scheduler, backend = self.scheduler, self.backend
+        decoding = [sequence for sequence in scheduler.running if sequence.decoding]
+        oldest = min(self.wanted, key=lambda sequence: sequence.order)
+        step = scheduler.plan()
+        self.steps += 1
+        assert len(scheduler.running) <= scheduler.max_parallel
+        assert scheduler.running, "nothing runs though there is work"
+        assert scheduler.running == sorted(scheduler.running, key=lambda sequence: sequence.order)
+        assert [sequence.order for sequence in scheduler.waiting] == sorted(one.order for one in scheduler.waiting)
+        assert scheduler.running[0] in step.sequences, "the oldest does not compute"
+        assert oldest in scheduler.running or oldest.waits_for is not None, "the oldest waits without a reason"
+        for sequence in decoding:
+            assert sequence in step.sequences or sequence.number is None, "a decoding sequence was stalled"
+        reading = sum(len(c.tokens) for c, s in zip(step.chunks, step.sequences, strict=True) if not s.decoding)
+        if any(sequence.decoding for sequence in step.sequences):
+            assert reading <= scheduler.prompt_chunk
+        self.move(step.moves)
+        try:
+            backend.decode(step.chunks)
+        except CacheFull:
+            refused = scheduler.cache_full(step)
+            if refused is not None:
+                self.refused.append(refused)
+                del self.wanted[refused]
+                self.move(scheduler.forget(refused))
+            return step
+        for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
+            scheduler.computed(sequence, chunk)
+            assert backend.sequences[chunk.sequence] == sequence.tokens[: sequence.computed], (
+                "wrong tokens in the cache"
+            )
+            if chunk.logits == "last":
+                assert sequence.remaining == 0
+                sequence.tokens.append(sequence.order)
+        for sequence in step.sequences:
+            if len(sequence.tokens) - sequence.prompt_length >= self.wanted[sequence]:
+                self.end(sequence)
+        self.check()
+        return step
+
+    def end(self, sequence: Sequence) -> None:
+        del self.wanted[sequence]
+        self.done.append(sequence)
+        self.move(self.scheduler.finish(sequence))
+
+    def move(self, moves: list) -> None:
+        for move in moves:
+            if isinstance(move, Copy):
+                self.backend.copy(move.source, move.target, move.length)
+            else:
+                self.backend.free(move.number)
+
+    def check(self) -> None:
+        scheduler, held = self.scheduler, self.backend.sequences
+        assert scheduler.cells == self.backend.cells_used
+        running = {sequence.number for sequence in scheduler.running if sequence.computed}
+        assert set(held) == running | set(scheduler._kept)
+        assert len(scheduler._unused) + len(scheduler._kept) + len(scheduler.running) == self.backend.info.max_sequences
+
+    def run(self, limit: int = 5000) -> int:
+        """Steps until everything is done; fails where that takes too long."""
+        before = self.steps
+        while self.wanted:
+            self.step()
+            assert self.steps - before < limit, "no end in sight"
+        return self.steps - before
+
+    @property
+    def computed(self) -> int:
+        return sum(len(chunk.tokens) for decode in self.backend.decodes for chunk in decode)
+
+
+def chunks_of(step: Step, sequence: Sequence) -> list[Chunk]:
+    return [chunk for chunk, one in zip(step.chunks, step.sequences, strict=True) if one is sequence]
+
+
+def test_one_request_reads_its_prompt_and_decodes() -> None:
+    house = House(batch_tokens=10)
+    sequence = house.add(list(range(25)), answer=3)
+    house.run()
+    sizes = [[len(chunk.tokens) for chunk in decode] for decode in house.backend.decodes]
+    assert sizes == [[10], [10], [5], [1], [1]]
+    assert [decode[0].logits for decode in house.backend.decodes] == ["none", "none", "last", "last", "last"]
+    assert sequence.cached == 0
+
+
+def test_requests_join_and_leave_between_steps() -> None:
+    house = House()
+    first = house.add([1, 2, 3], answer=10)
+    house.step()
+    second = house.add([9, 8, 7], answer=2)
+    assert [len(chunk.tokens) for chunk in house.step().chunks] == [1, 3]
+    assert [len(chunk.tokens) for chunk in house.step().chunks] == [1, 1]
+    assert second in house.done
+    assert [len(chunk.tokens) for chunk in house.step().chunks] == [1]
+    assert first not in house.done
+
+
+def test_a_long_prompt_stalls_nobody() -> None:
+    house = House(cache_tokens=3000)
+    decoding = [house.add([number, 1], answer=200) for number in range(3)]
+    house.step()
+    house.add([7] * 640)
+    for _ in range(11):
+        step = house.step()
+        assert all(chunks_of(step, sequence) for sequence in decoding)
+    assert house.done, "the long prompt was not read in as few steps as there was room for"
+
+
+def test_the_worker_can_make_chunks_smaller_while_others_decode() -> None:
+    house = House()
+    house.add([1], answer=50)
+    house.step()
+    house.scheduler.prompt_chunk = 8
+    long = house.add([7] * 40)
+    assert [len(chunk.tokens) for chunk in chunks_of(house.step(), long)] == [8]
+
+
+def test_many_that_decode_fit_into_a_small_batch() -> None:
+    house = House(batch_tokens=4, max_parallel=16)
+    for number in range(10):
+        house.add([number, 1, 2], answer=5)
+    house.run()
+    assert len(house.done) == 10
+
+
+@pytest.mark.parametrize("count", [2, 12])
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_a_shared_prefix_is_computed_once(count: int, late: int) -> None:
+    # Also where the others come while it is being read: 60 tokens in chunks of 20.
+    house = House(batch_tokens=20, max_parallel=16)
+    first = house.add([*PREFIX, 100], answer=5)
+    for _ in range(late):
+        house.step()
+    others = [house.add([*PREFIX, 101 + number], answer=5) for number in range(count - 1)]
+    house.run()
+    assert house.computed == len(PREFIX) + count * 5
+    assert first.cached == 0
+    assert {other.cached for other in others} == {len(PREFIX)}
+
+
+def test_equal_prompts_are_computed_once_but_for_the_last_token() -> None:
+    house = House(max_parallel=16)
+    for _ in range(5):
+        house.add([*PREFIX, 1], answer=3)
+    house.run()
+    assert house.computed == len(PREFIX) + 5 * 3
+
+
+def test_a_short_shared_beginning_is_not_worth_waiting_for() -> None:
+    house = House()
+    shared = PREFIX[: WORTH_WAITING - 1]
+    both = [house.add([*shared, 100, *range(20)]), house.add([*shared, 101, *range(20)])]
+    step = house.step()
+    assert step.sequences == both
+
+
+def test_several_contexts_at_once() -> None:
+    house = House(max_parallel=16, cache_tokens=2000)
+    contexts = [[number, *PREFIX] for number in range(4)]
+    for number in range(16):
+        house.add([*contexts[number % 4], 100 + number], answer=2)
+    house.run()
+    assert house.computed == 4 * len(contexts[0]) + 16 * 2
+
+
+def test_a_finished_answer_is_the_beginning_of_the_next_prompt() -> None:
+    house = House()
+    first = house.add(PREFIX, answer=5)
+    house.run()
+    # The last token of an answer was sampled and not computed.
+    second = house.add([*first.tokens, 5, 6, 7], answer=1)
+    house.run()
+    assert second.cached == len(first.tokens) - 1
+
+
+def test_what_is_kept_twice_is_kept_once() -> None:
+    house = House()
+    for length in (20, 40, 60, 30, 60):
+        house.add(PREFIX[:length])
+        house.run()
+        assert len(house.backend.sequences) == 1
+    assert house.computed == 60 + 2
+    assert house.scheduler.cells == 60
+
+
+def test_using_a_prefix_keeps_it_young_although_nothing_new_is_kept() -> None:
+    house = House(cache_tokens=150)
+    for number in (1, 2, 1):
+        house.add([number] * 60)
+        house.run()
+    house.add([3] * 60)
+    house.run()
+    assert {tokens[0] for tokens in house.backend.sequences.values()} == {1, 3}
+
+
+def test_recurrent_states_are_kept_at_every_length_but_once() -> None:
+    house = House(can_cut=False)
+    for length in (20, 40, 20, 40):
+        house.add(PREFIX[:length])
+        house.run()
+    assert sorted(len(tokens) for tokens in house.backend.sequences.values()) == [20, 40]
+
+
+def test_the_least_recently_used_prefix_goes_first() -> None:
+    house = House(cache_tokens=200)
+    prompts = [[number] * 60 for number in range(3)]
+    for prompt in prompts:
+        house.add(prompt)
+        house.run()
+    house.add([*prompts[0], 9])
+    house.run()
+    house.add([77] * 50)
+    house.run()
+    kept = {tuple(tokens[:60]) for tokens in house.backend.sequences.values()}
+    assert tuple(prompts[0]) in kept
+    assert tuple(prompts[1]) not in kept
+
+
+def test_sequences_are_found_by_giving_up_prefixes() -> None:
+    house = House(max_sequences=2, max_parallel=2)
+    for number in range(6):
+        house.add([number] * 20)
+        house.run()
+    house.add([1] * 20, answer=4)
+    house.add([2] * 20, answer=4)
+    house.run()
+    assert len(house.done) == 8
+
+
+def test_the_only_sequence_can_be_given_up_although_it_begins_alike() -> None:
+    house = House(max_sequences=1, max_parallel=1)
+    house.add(PREFIX)
+    house.add([*PREFIX, 1, 2])
+    house.run()
+    assert len(house.done) == 2
+
+
+def test_the_youngest_makes_room_and_finishes_later() -> None:
+    house = House(cache_tokens=100)
+    old = house.add([1] * 20, answer=60)
+    young = house.add([2] * 10, answer=60)
+    house.run()
+    assert house.scheduler.preemptions >= 1
+    assert old.preempted == 0
+    assert young.preempted >= 1
+    assert house.done == [old, young]
+    assert len(young.tokens) == 70
+    # It was not let in again and again: its tokens were computed twice at most.
+    assert house.computed <= 20 + 60 + 2 * 70
+
+
+def test_a_younger_prompt_is_read_later_rather_than_thrown_away() -> None:
+    house = House(cache_tokens=200, batch_tokens=32)
+    old = house.add([1] * 20, answer=100)
+    house.step()
+    young = house.add([2] * 120, answer=1)
+    while old in house.wanted or young in house.wanted:
+        house.step()
+    assert (old.preempted, young.preempted) == (0, 0)
+    assert house.computed == 20 + 99 + 120
+
+
+def test_who_does_not_fit_is_not_overtaken() -> None:
+    house = House(cache_tokens=100)
+    house.add([1] * 20, answer=30)
+    big = house.add([2] * 70)
+    small = house.add([3])
+    house.step()
+    assert big.number is None
+    assert small.number is None
+    house.run()
+    assert house.done.index(big) <= house.done.index(small)
+
+
+def test_who_waits_for_a_prefix_lets_others_pass_and_is_served() -> None:
+    house = House(batch_tokens=16, max_parallel=3)
+    first = house.add([*PREFIX, 1])
+    waits = house.add([*PREFIX, 2])
+    other = house.add([9, 9])
+    house.step()
+    assert waits.number is None
+    assert other.number is not None
+    assert first.number is not None
+    house.run()
+    assert waits.cached == len(PREFIX)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_who_waits_for_one_that_goes_computes_the_rest(keep: bool) -> None:
+    house = House(batch_tokens=16)
+    first = house.add([*PREFIX, 1])
+    waits = house.add([*PREFIX, 2])
+    house.step()
+    del house.wanted[first]
+    house.move((house.scheduler.finish if keep else house.scheduler.forget)(first))
+    house.run()
+    assert waits.cached == (16 if keep else 0)
+    assert house.computed == len(PREFIX) + 1 + (0 if keep else 16)
+
+
+def test_a_waiting_request_can_be_taken_out() -> None:
+    house = House(max_parallel=1)
+    house.add([1], answer=3)
+    second = house.add([2])
+    house.step()
+    del house.wanted[second]
+    assert house.scheduler.finish(second) == []
+    house.run()
+    assert not house.scheduler.busy
+
+
+def test_nothing_is_kept_of_a_forgotten_request() -> None:
+    house = House()
+    sequence = house.add(PREFIX, answer=5)
+    house.step()
+    del house.wanted[sequence]
+    house.move(house.scheduler.forget(sequence))
+    assert house.backend.sequences == {}
+    assert house.scheduler.cells == 0
+
+
+def test_a_recurrent_state_is_reused_whole_only() -> None:
+    house = House(can_cut=False)
+    first = house.add(PREFIX, answer=3)
+    house.run()
+    assert house.add([*PREFIX, 5]) is not None
+    house.run()
+    again = house.add([*first.tokens, 5, 6])
+    house.run()
+    assert again.cached == len(first.tokens) - 1
+    assert house.done[1].cached == 0
+
+
+class Liar(ScriptedBackend):
+    """Says that it holds more than it does."""
+
+    real = 50
+
+    def decode(self, chunks):
+        if self.cells_used + sum(len(chunk.tokens) for chunk in chunks) > self.real:
+            raise CacheFull("there is less room than you think")
+        return super().decode(chunks)
+
+
+def test_a_backend_with_less_room_than_it_says_is_served_all_the_same() -> None:
+    house = House(kind=Liar, batch_tokens=32)
+    for number in range(4):
+        house.add([number] * 10, answer=20)
+    house.run(limit=400)
+    assert len(house.done) == 4
+    assert not house.refused
+    # And what it had learned is forgotten with the last one.
+    assert house.scheduler._capacity == 1000
+
+
+def test_one_that_cannot_fit_is_refused_and_the_others_are_not() -> None:
+    house = House(kind=Liar, batch_tokens=32)
+    house.add([1] * 10, answer=10)
+    big = house.add([2] * 60)
+    house.add([3] * 10, answer=10)
+    house.run(limit=400)
+    assert house.refused == [big]
+    assert len(house.done) == 2
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.integers(0, 12),  # the step at which it comes
+        st.sampled_from([0, 10, 30, 45]),  # how much of the prefix it begins with
+        st.integers(1, 30),  # how many tokens of its own follow
+        st.integers(1, 25),  # how long its answer is
+        st.one_of(st.none(), st.none(), st.integers(1, 30)),  # the step after which it is cancelled
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    requests=REQUESTS,
+    cache_tokens=st.sampled_from([101, 130, 200, 1000]),
+    batch_tokens=st.sampled_from([1, 7, 40, 200]),
+    max_parallel=st.integers(1, 8),
+    spare=st.integers(0, 4),
+    can_cut=st.booleans(),
+    lies=st.booleans(),
+)
+def test_every_request_is_served_whatever_comes(
+    requests: list, cache_tokens: int, batch_tokens: int, max_parallel: int, spare: int, can_cut: bool, lies: bool
+) -> None:
+    house = House(
+        kind=Liar if lies else ScriptedBackend,
+        cache_tokens=cache_tokens,
+        batch_tokens=batch_tokens,
+        max_parallel=max_parallel,
+        max_sequences=max_parallel + spare,
+        can_cut=can_cut,
+    )
+    if lies:
+        house.backend.real = 101
+    arrivals = sorted(enumerate(requests), key=lambda pair: pair[1][0])
+    leaves: dict[Sequence, int] = {}
+    cancelled = 0
+    tick = 0
+    while arrivals or house.wanted:
+        while arrivals and arrivals[0][1][0] <= tick:
+            number, (_, shared, own, answer, leaving) = arrivals.pop(0)
+            sequence = house.add([*PREFIX[:shared], *[200 + number] * own], answer)
+            if leaving is not None:
+                leaves[sequence] = tick + leaving
+        for sequence in [one for one in house.wanted if leaves.get(one, tick + 1) <= tick]:
+            del house.wanted[sequence]
+            house.move(house.scheduler.finish(sequence))
+            house.check()
+            cancelled += 1
+        if house.wanted:
+            house.step()
+        tick += 1
+        assert tick < 6000, "no end in sight"
+    assert len(house.done) + cancelled == len(requests)
+    assert not house.refused
+    assert not house.scheduler.busy
+    house.check()
