@@ -80,7 +80,7 @@ def render(
     The template sees ``messages``, ``input``, ``tools``, ``add_generation_prompt``, ``bos_token``, ``eos_token`` and
     ``default_system``, and what Hugging Face gives to chat templates besides.
 
-    - ``input``: further text that the instruction is about, for templates that have a place for it.
+    - ``input``: further text that the instruction is about; OptionError where the template has no place for it.
     - ``tools``: descriptions of functions, as JSON Schema dictionaries.
     - ``add_generation_prompt``: end with what opens the assistant's turn.
     - ``continue_final_message``: end with the last message's text, to be continued; it must be the assistant's.
@@ -111,7 +111,13 @@ def render(
             "eos_token": structure(template.eos_token if eos_token is None else eos_token),
             "default_system": None if template.default_system is None else structure(template.default_system),
         }
-        text = compile_template(template.source).run(budget, names)
+        program = compile_template(template.source)
+        if input and "input" not in program.reads:
+            raise OptionError(
+                f"The template {template.name!r} has no place for a separate input. Put it into the message, "
+                "or use a template that has one."
+            )
+        text = program.run(budget, names)
     if continue_final_message:
         end = end_of_final(text)
         if end is None:

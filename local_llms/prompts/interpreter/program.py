@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.ext import Extension
+from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -40,9 +41,10 @@ class _Generation(Extension):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled template."""
+    """A compiled template. ``reads``: the names that it expects from outside."""
 
     _block: Statement
+    reads: frozenset[str]
 
     def run(self, budget: Budget, names: Mapping[str, Value]) -> str:
         """The text that it writes, with its spans. Raises Failure or RecursionError."""
@@ -67,7 +69,7 @@ def compile_template(source: str) -> Program:
         raise Failure(error.message or "it cannot be read", error.lineno) from None
     except ValueError as error:
         raise Failure(f"it cannot be read: {error}") from None
-    return Program(compile_block(tree.body))
+    return Program(compile_block(tree.body), frozenset(find_undeclared_variables(tree)))
 
 
 @lru_cache(maxsize=1)

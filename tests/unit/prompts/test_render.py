@@ -224,3 +224,10 @@ def test_alpaca_over_several_turns() -> None:
 def test_roles_that_a_format_does_not_have(name: str, messages: list[Message]) -> None:
     with pytest.raises(TemplateError, match="refuses these messages: a message of the role"):
         render_prompt(name, messages)
+
+
+def test_an_input_without_a_place_is_refused() -> None:
+    with pytest.raises(OptionError, match="no place for a separate input"):
+        render(CHAT, [QUESTION], input="something")
+    assert render(CHAT, [QUESTION], input="") == render(CHAT, [QUESTION])
+    assert "something" in render_prompt("alpaca", [QUESTION], input="something")
