@@ -13,7 +13,6 @@ from functools import lru_cache
 
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.ext import Extension
-from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -41,7 +40,7 @@ class _Generation(Extension):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled template. ``reads``: the names that it expects from outside."""
+    """A compiled template. ``reads``: the names that occur in it."""
 
     _block: Statement
     reads: frozenset[str]
@@ -69,7 +68,7 @@ def compile_template(source: str) -> Program:
         raise Failure(error.message or "it cannot be read", error.lineno) from None
     except ValueError as error:
         raise Failure(f"it cannot be read: {error}") from None
-    return Program(compile_block(tree.body), frozenset(find_undeclared_variables(tree)))
+    return Program(compile_block(tree.body), frozenset(name.name for name in tree.find_all(nodes.Name)))
 
 
 @lru_cache(maxsize=1)
