@@ -15,7 +15,7 @@ from llama_index.core.llms import LLM
 import local_llms.langchain as langchain
 import local_llms.llama_index as llama_index
 from local_llms.catalog import class_names
-from local_llms.errors import UnknownOption
+from local_llms.errors import OptionError, UnknownOption
 from local_llms.langchain.messages import to_messages as from_langchain
 from local_llms.llama_index.convert import to_messages as from_llama_index
 from local_llms.options import LoadingOptions, SamplingOptions
@@ -76,8 +76,13 @@ def test_every_family_is_in_both():
             assert getattr(llama_index, name).family == theirs.family
 
 
+WITH_INPUT = {"input_text": "Guten Tag", "template": "alpaca"}
+
+
 @pytest.mark.parametrize("family", ["", "Alpaca", "Vicuna"])
-@pytest.mark.parametrize("options", [{}, {"system": True}, {"input_text": "Guten Tag"}, {"template": "plain"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"system": True}, {"template": "plain"}, {"template": "alpaca", "input_text": "Guten Tag"}]
+)
 def test_the_model_is_sent_the_same_tokens(family, options):
     options = dict(options)
     system = options.pop("system", False)
@@ -100,6 +105,14 @@ def test_the_model_is_sent_the_same_tokens(family, options):
         assert len(model.backends) == 1
     assert len(heard) == 2
     assert heard[0] == heard[1]
+
+
+def test_a_template_without_a_place_for_an_input_says_so():
+    with scripted_model(lambda: ScriptedBackend(say("Hi"))) as model:
+        with pytest.raises(OptionError, match="chatml|from-file"):
+            langchain.LocalLLM(model=model.path).invoke("Hello?", input_text="Guten Tag")
+        with pytest.raises(OptionError, match="chatml|from-file"):
+            llama_index.LocalLLM(model=model.path, input_text="Guten Tag").complete("Hello?")
 
 
 def test_tools_in_the_history_become_the_same_text():

@@ -275,14 +275,14 @@ DIFFERENT = [
 @pytest.mark.parametrize("options", DIFFERENT, ids=str)
 def test_a_cache_tells_options_apart(scripted, kind, options):
     model, cache = scripted(), InMemoryCache()
-    llm = kind(model=model, cache=cache)
+    llm = kind(model=model, cache=cache, template="alpaca")
     llm.invoke("Hi")
     llm.invoke("Hi", **options)
     assert finished(llm) == 2, "those of a call"
     changed = llm.model_copy(update={"max_tokens": 7})
     changed.invoke("Hi")
     assert finished(llm) == 3, "those of a copy"
-    kind(model=model, cache=cache, **options, top_k=5).invoke("Hi")
+    kind(model=model, cache=cache, top_k=5, **{"template": "alpaca", **options}).invoke("Hi")
     assert finished(llm) == 4, "those of another object"
     llm.invoke("Hi")
     llm.invoke("Hi", **options)
