@@ -44,6 +44,10 @@ class LocalEmbedding(ModelFields, BaseEmbedding):
         """Name of the class in a serialized form."""
         return cls.__name__
 
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, without the special tokens around it: for text splitters."""
+        return self.loaded().tokenize(text)
+
     def _get_query_embedding(self, query: str) -> Embedding:
         return self.loaded().embed([query])[0]
 

@@ -50,6 +50,7 @@ async def stalls() -> AsyncIterator[Callable[[], float]]:
             last = time.monotonic()
 
     watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0.02)
     yield lambda: max(times)
     watcher.cancel()
 
@@ -107,6 +108,7 @@ async def test_the_event_loop_does_not_wait(scripted):
             else:
                 assert [piece async for piece in await llm.astream_chat([ChatMessage(content="Hi")])]
         await LocalEmbedding(model=model.path).aget_text_embedding("Hi")
+        await asyncio.sleep(0.02)
     assert len(model.loaded) == 5
     assert longest() < 0.4
 
@@ -120,6 +122,7 @@ async def test_the_event_loop_does_not_wait_for_a_reload(scripted):
     async with stalls() as longest:
         await llm.acomplete("Hi")
         await embedding.aget_text_embedding("Hi")
+        await asyncio.sleep(0.02)
     assert len(model.loaded) == 4
     assert longest() < 0.4
 

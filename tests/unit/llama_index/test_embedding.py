@@ -56,3 +56,7 @@ def test_one_name():
 
 def test_the_default_model_embeds():
     assert LocalEmbedding()._specification(None)[0] == "all-minilm-l6-v2"
+
+
+def test_tokenize_is_the_models_own(scripted):
+    assert LocalEmbedding(model=scripted().path).tokenize("<s>é") == [60, 115, 62, 195, 169]
