@@ -52,8 +52,8 @@ class Slot:
         if wanted is None:
             return False
         seen = (stat.st_size, stat.st_mtime_ns)
-        if record is not None and (record.size, record.mtime_ns) == seen:
-            return record.sha256 == wanted
+        if record is not None and (record.size, record.mtime_ns, record.sha256) == (*seen, wanted):
+            return True
         if digest(self.path) != wanted:
             return False
         self.remember(Record(*seen, wanted, self.origin))

