@@ -8,7 +8,8 @@ is empty.
 
 Threads: ``tokenize``, ``token_bytes`` and ``info`` may be used from any thread. Everything else is called by one
 thread, the engine's, except ``interrupt``. After ``close`` every method raises EngineClosed; in a forked child,
-EngineForked.
+EngineForked. A call that breaks the rules below is a mistake of the caller's code: it raises ValueError and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class Backend(Protocol):
         """Compute new tokens of several different sequences.
 
         Returns the rows asked for, in the order of the chunks. Raises CacheFull where there is no room, DecodeError
-        where the library failed; both leave every sequence as it was before the call.
+        where the library failed; both leave every sequence as it was before the call. Where ``info.can_cut`` is false,
+        DecodeError may leave the sequences of the call empty instead.
         """
         ...
 
@@ -147,7 +149,10 @@ class Backend(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Make a running ``decode`` or ``embed`` raise DecodeError soon. May be called from any thread."""
+        """Make a running ``decode`` or ``embed`` raise DecodeError soon. May be called from any thread.
+
+        Best effort: one that cannot be stopped runs to its end, and one that comes between two calls is forgotten.
+        """
         ...
 
     def close(self) -> None:

@@ -144,6 +144,13 @@ class EmbeddingContract(_Shared, VocabularyContract, LifetimeContract):
         np.testing.assert_allclose(together, np.tile(alone, (len(many) // len(texts), 1)), atol=self.tolerance)
         np.testing.assert_allclose(reverse[::-1], together, atol=self.tolerance)
 
+    def test_more_texts_than_sequences(self, backend: Backend) -> None:
+        """However short they are."""
+        ids = backend.encode_for_embedding("a")
+        vectors = backend.embed([ids] * (backend.info.max_sequences + 3))
+        assert vectors.shape[0] == backend.info.max_sequences + 3
+        np.testing.assert_allclose(vectors, np.broadcast_to(vectors[0], vectors.shape), atol=self.tolerance)
+
     def test_vectors_have_length_one(self, backend: Backend) -> None:
         """So that a dot product is a cosine."""
         vectors = backend.embed([backend.encode_for_embedding(text) for text in self.texts])

@@ -48,7 +48,8 @@ class Embedder:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or (lengths == 0).any():
             raise DecodeError("The model gave a vector without a direction: its weights are damaged.")
-        return vectors / lengths
+        vectors /= lengths
+        return vectors
 
     def _packs(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Ranges of texts that fit into one call, in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -156,7 +157,7 @@ class Sequences:
             raise DecodeError("llama.cpp gave no logits")
         if self._view_key != (address, count):
             width = self._info.vocabulary_size
-            memory = (ctypes.c_float * (count * width)).from_address(address)
+            memory: Any = (ctypes.c_float * (count * width)).from_address(address)
             self._view = np.frombuffer(memory, np.float32).reshape(count, width)
             self._view_key = (address, count)
         return self._view
