@@ -48,6 +48,8 @@ def index(llm: LocalLLM, embedding: LocalEmbedding) -> VectorStoreIndex:
 
 
 async def test_all_forms_give_the_same_answer(llm):
+    # A prompt computed at once and one taken from the cache differ in the last digits, and may in a close choice.
+    llm.chat(QUESTION)
     whole = llm.chat(QUESTION)
     assert whole.message.content
     assert whole.raw["usage"]["completion_tokens"] <= 12
@@ -70,8 +72,10 @@ def test_retrieval_finds_the_right_document(index, llm, question, topic):
     assert str(answer).strip()
 
 
-async def test_a_streaming_query(index, llm):
-    whole = index.as_query_engine(llm=llm, similarity_top_k=1).query("What do owls hunt?")
+def test_a_streaming_query(index, llm):
+    engine = index.as_query_engine(llm=llm, similarity_top_k=1)
+    engine.query("What do owls hunt?")
+    whole = engine.query("What do owls hunt?")
     answer = index.as_query_engine(llm=llm, similarity_top_k=1, streaming=True).query("What do owls hunt?")
     assert "".join(answer.response_gen) == str(whole)
 
