@@ -1,0 +1,99 @@
+"""LangChain's own standard tests: those without weights, and those on the real models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.embeddings import Embeddings
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
+
+from local_llms.catalog import find_model
+from local_llms.hub import fetch
+from local_llms.langchain import ChatAlpaca, ChatLocal, LocalEmbeddings
+from local_llms.models import load_model
+
+MODEL = "smollm2-135m-instruct"
+LOADING = {"context_length": 2048, "max_parallel": 4}
+
+
+class TestChatLocal(ChatModelUnitTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLocal
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": MODEL}
+
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        return {"LC_OUTPUT_VERSION": "v1"}, self.chat_model_params, {"output_version": "v1"}
+
+
+class TestChatAlpaca(ChatModelUnitTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatAlpaca
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "alpaca-7b.gguf"}
+
+
+class TestLocalEmbeddings(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return LocalEmbeddings
+
+
+@pytest.fixture(scope="module")
+def smollm2_stays(smollm2_path: Path) -> Iterator[None]:
+    """Each test makes its own objects; this keeps the weights between them."""
+    with load_model(MODEL, **LOADING):
+        yield
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("smollm2_stays")
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+class TestChatLocalOnARealModel(ChatModelIntegrationTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLocal
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": MODEL, "seed": 1, "max_tokens": 40, **LOADING}
+
+    @property
+    def model_override_value(self) -> str:
+        """The same file by its path, which is another name for it."""
+        return str(fetch(find_model(MODEL)))
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[Any, Any]:
+        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        llm = self.chat_model_class(**self.chat_model_params)
+        llm.invoke("Name three rivers of Europe.")
+        if not stream:
+            return llm.invoke("Name three rivers of Asia.")
+        chunks = list(llm.stream("Name three rivers of Asia."))
+        whole = sum(chunks[1:], chunks[0])
+        assert isinstance(whole, AIMessageChunk)
+        return whole
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("minilm_path")
+class TestLocalEmbeddingsOnARealModel(EmbeddingsIntegrationTests):
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return LocalEmbeddings
