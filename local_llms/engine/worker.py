@@ -281,10 +281,7 @@ class Worker:
     def _fail(self, job: Job, error: Exception) -> None:
         self._counts["failed"] += 1
         self._leave(job, self._scheduler.forget)
-        if not isinstance(error, LocalLLMError):
-            cause, error = error, DecodeError(f"The model could not compute the request: {error}")
-            error.__cause__ = cause
-        job.channel.close(error)
+        job.channel.close(_ours(error))
 
     def _leave(self, job: Job, take_out: Callable[[Running], list[Free]]) -> None:
         self._last_use = time.monotonic()
@@ -318,10 +315,19 @@ class Worker:
         except (LocalLLMError, ValueError) as error:
             if self._closing:
                 return
-            task.fail(error)
+            task.fail(_ours(error))
             over = True
         with self._changed:
             self._last_use = time.monotonic()
             self._embeddings.popleft()
             if not over:
                 self._embeddings.append(task)
+
+
+def _ours(error: Exception) -> LocalLLMError:
+    """An error of this package; what a backend refused with ValueError becomes a DecodeError."""
+    if isinstance(error, LocalLLMError):
+        return error
+    wrapped = DecodeError(f"The model could not compute the request: {error}")
+    wrapped.__cause__ = error
+    return wrapped
