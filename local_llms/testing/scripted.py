@@ -7,6 +7,7 @@ the next call. So a test of an engine on it is a test of the engine's bookkeepin
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import zlib
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_llms.backends.base import BackendInfo, Chunk, Logits
-from local_llms.errors import CacheFull, DecodeError, EngineClosed
+from local_llms.errors import CacheFull, DecodeError, EngineClosed, EngineForked
 
 BOS, EOS, IM_START, IM_END = 256, 257, 258, 259
 VOCABULARY = 260
@@ -91,6 +92,7 @@ class ScriptedBackend:
         self._computing = threading.Lock()
         self._interrupt = threading.Event()
         self._closed = False
+        self._pid = os.getpid()
         self._logits = np.zeros((0, self._info.vocabulary_size), dtype=np.float32)
         self.decodes: list[list[Chunk]] = []
         """Every decode so far."""
@@ -120,13 +122,15 @@ class ScriptedBackend:
         return len({cell for held in self._sequences.values() for _, cell in held})
 
     def tokenize(self, text: str) -> list[int]:
-        """The UTF-8 bytes of the text."""
+        """The UTF-8 bytes of the text, with U+FFFD for a lone surrogate."""
         self._check_open()
-        return list(text.encode("utf-8", errors="replace"))
+        return list(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode())
 
     def token_bytes(self, token_id: int) -> bytes:
         """One byte, or none for a special token."""
         self._check_open()
+        if not 0 <= token_id < VOCABULARY:
+            raise ValueError("no such token")
         return bytes([token_id]) if token_id < 256 else b""
 
     def decode(self, chunks: Sequence[Chunk]) -> Logits:
@@ -189,6 +193,8 @@ class ScriptedBackend:
         """Let ``target`` hold the same cells as the beginning of ``source``."""
         self._begin()
         held = self._sequences.get(source, [])
+        if not 0 <= target < self._info.max_sequences:
+            raise ValueError("no such sequence")
         if self._sequences.get(target) or not 0 < length <= len(held):
             raise ValueError(f"cannot copy {length} tokens of {source} to {target}")
         if not self._info.can_cut and length != len(held):
@@ -210,6 +216,9 @@ class ScriptedBackend:
     def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Vectors that depend on each text's tokens alone."""
         self._begin()
+        for text in texts:
+            if not 0 < len(text) <= self._info.context_length or not all(0 <= token < VOCABULARY for token in text):
+                raise ValueError("an empty or overlong text, or no such token")
         if self._step_seconds:
             time.sleep(self._step_seconds)
         rows = [np.random.default_rng(zlib.crc32(bytes(str(list(text)), "ascii"))).standard_normal(8) for text in texts]
@@ -235,5 +244,7 @@ class ScriptedBackend:
         self._logits.fill(np.nan)
 
     def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise EngineForked("The scripted backend was made in a parent process.")
         if self._closed:
             raise EngineClosed("The scripted backend was closed.")
