@@ -38,7 +38,7 @@ SamplingDefaults = Annotated[Mapping[str, Any], PlainValidator(_sampling_default
 class Template(BaseModel):
     """How messages become a prompt.
 
-    - ``source``: Jinja text. It sees ``messages`` (``role`` and ``content`` each), ``input``,
+    - ``source``: Jinja text. It sees ``messages`` (``role`` and ``content`` each), ``input``, ``tools``,
       ``add_generation_prompt``, ``bos_token``, ``eos_token`` and ``default_system``.
     - ``bos_token``, ``eos_token``: marker texts; "" where the format has none.
     - ``stop``: strings that end an answer. ``stop_tokens``: marker texts whose tokens end it.

@@ -59,6 +59,9 @@ def _check_numbers(header: GGUFHeader) -> None:
         raise _bad(
             header, f"{architecture}.rope.dimension_count is {rotated!r} instead of an even number from 2 to {head}"
         )
+    pooling = header.metadata.get(f"{architecture}.pooling_type", 0)
+    if pooling not in range(5):
+        raise _bad(header, f"{architecture}.pooling_type is {pooling!r} instead of 0 to 4")
     for key, value in header.metadata.items():
         if key.endswith("_epsilon") and not (isinstance(value, float) and 0 <= value < math.inf):
             raise _bad(header, f"{key} is {value!r}")
@@ -125,6 +128,12 @@ def _check_vocabulary(header: GGUFHeader) -> None:
     distinct = {text or b"[EMPTY_%d]" % index for index, text in enumerate(texts)}
     if len(distinct) != len(texts):
         raise _bad(header, f"{_TOKENS} has the same token twice")
+    if model == "bert":
+        # Every text gets these two, by default 101 and 102.
+        for key, default in (("bos_token_id", 101), ("seperator_token_id", 102)):
+            number = header.metadata.get(f"tokenizer.ggml.{key}", default)
+            if type(number) is not int or not 0 <= number < tokens.count:
+                raise _bad(header, f"tokenizer.ggml.{key} is {number!r}, which is none of its {tokens.count} tokens")
     if model == "llama":
         lacking = [byte for byte in range(256) if b"<0x%02X>" % byte not in distinct and bytes([byte]) not in distinct]
         if lacking:

@@ -36,6 +36,7 @@ SPM = {
     "tokenizer__ggml__scores": None,
     "tokenizer__ggml__token_type": None,
 }
+BERT = {"tokenizer__ggml__model": (STRING, text("bert")), "tokenizer__ggml__bos_token_id": (U32, scalar(U32, 0))}
 WRONG = [
     (changed(general__architecture=None), r"general\.architecture is missing"),
     (changed(general__architecture=(U32, scalar(U32, 1))), r"general\.architecture is missing"),
@@ -60,6 +61,12 @@ WRONG = [
     (changed(llama__rope__dimension_count=(U32, scalar(U32, 4))), r"dimension_count is 4"),
     (changed(llama__attention__layer_norm_rms_epsilon=(F32, scalar(F32, -1.0))), r"epsilon is -1\.0"),
     (changed(llama__attention__layer_norm_rms_epsilon=(F32, scalar(F32, math.nan))), r"epsilon is nan"),
+    (changed(llama__pooling_type=(U32, scalar(U32, 5))), r"pooling_type is 5 instead of 0 to 4"),
+    (changed(tokenizer__ggml__model=(STRING, text("bert"))), r"bos_token_id is 101, which is none of its 3 tokens"),
+    (
+        changed(**BERT, tokenizer__ggml__seperator_token_id=(U32, scalar(U32, 3))),
+        r"seperator_token_id is 3, which is none",
+    ),
     (changed(tokenizer__ggml__model=None), r"no vocabulary"),
     (changed(**{TOKENS: None}), r"tokens is not a list of strings"),
     (changed(**{TOKENS: (ARRAY, array(I32, [1, 2, 3]))}), r"tokens is not a list of strings"),
@@ -96,6 +103,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, raw: Raw, what: str) -> None:
         changed(tokenizer__ggml__scores=None, tokenizer__ggml__token_type=None),
         changed(**SPM, **{TOKENS: (ARRAY, array(STRING, BYTES))}),
         changed(llama__rope__dimension_count=None),
+        changed(**BERT, tokenizer__ggml__seperator_token_id=(U32, scalar(U32, 2))),
         changed(llama__attention__key_length=(U32, scalar(U32, 8)), llama__rope__dimension_count=(U32, scalar(U32, 8))),
         Raw(data=bytes(64 + 34 + 1000)),
     ],

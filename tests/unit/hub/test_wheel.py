@@ -20,6 +20,7 @@ def test_nothing_stays_of_what_is_wrong(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, {MEMBER: CONTENT[::-1]})
     with pytest.raises(ChecksumMismatch, match=r"the SHA-256 [0-9a-f]{64} instead of [0-9a-f]{64}"):
         extract(wheel, member(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     wheel.write_bytes(wheel.read_bytes()[:50])
     with pytest.raises(ChecksumMismatch, match="damaged"):
         extract(wheel, member(), tmp_path / "out")
