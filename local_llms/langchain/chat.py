@@ -66,12 +66,13 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._tracing("chat", stop, kwargs)
 
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_invocation_params(stop=self.stop if stop is None else stop, **kwargs)
+
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        # The base's key is kept from the first call, so that a copy with another temperature would share its answers.
-        call = {name: value for name, value in kwargs.items() if name != "token_callbacks" and value is not None}
-        if stop is not None:
-            call["stop"] = stop
-        return repr(sorted({**self.asdict(), **call}.items()))
+        # Who listens changes no answer, so the cache need not know.
+        kwargs.pop("token_callbacks", None)
+        return super()._get_llm_string(stop=stop, **kwargs)
 
     def _resolve_model_profile(self) -> ModelProfile:
         self._profile_is_ours = True
@@ -131,7 +132,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         listener = _listen(options)
         handle = self.loaded(model)
-        with self._ask(handle, to_messages(messages), options) as stream:
+        with self._patiently(handle.submit, to_messages(messages), options) as stream:
             return ChatResult(generations=[replies.message(stream.result(), handle.info.name, listener)])
 
     async def _agenerate(
@@ -144,7 +145,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         listener = _listen(options)
         handle = await self.aloaded(model)
-        async with await self._aask(handle, to_messages(messages), options) as stream:
+        async with await self._apatiently(handle.asubmit, to_messages(messages), options) as stream:
             return ChatResult(generations=[replies.message(await stream.aresult(), handle.info.name, listener)])
 
     # LangChain sends each chunk to its callbacks itself; doing so here as well would count every token twice.
@@ -159,7 +160,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         logprobs = bool(options["logprobs"])
         handle = self.loaded(model)
-        with self._ask(handle, to_messages(messages), options) as stream:
+        with self._patiently(handle.submit, to_messages(messages), options) as stream:
             for event in stream:
                 if event.text or logprobs:
                     yield replies.message_chunk(event, logprobs=logprobs)
@@ -176,7 +177,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         logprobs = bool(options["logprobs"])
         handle = await self.aloaded(model)
-        async with await self._aask(handle, to_messages(messages), options) as stream:
+        async with await self._apatiently(handle.asubmit, to_messages(messages), options) as stream:
             async for event in stream:
                 if event.text or logprobs:
                     yield replies.message_chunk(event, logprobs=logprobs)

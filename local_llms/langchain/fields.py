@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.load.serializable import Serializable, SerializedConstructor
@@ -18,8 +18,9 @@ from local_llms.adapter import GenerationFields
 from local_llms.catalog import default_model
 from local_llms.errors import EngineBusy, UnsupportedFeature
 from local_llms.langchain.replies import PROVIDER
-from local_llms.models import LoadedModel, PromptInput, Stream
 from local_llms.options import LoadingOptions, SamplingOptions
+
+T = TypeVar("T")
 
 FIRST_PAUSE = 0.25
 """Seconds before the first retry; doubled for each further one."""
@@ -51,24 +52,24 @@ class TextFields(GenerationFields):
             asked["stop"] = stop
         return self.call_options(where, asked)
 
-    def _ask(self, handle: LoadedModel, prompt: PromptInput, options: dict[str, Any]) -> Stream:
-        """Queue a request, once more where the queue is full."""
+    def _patiently(self, ask: Callable[..., T], prompt: Any, options: dict[str, Any]) -> T:
+        """Call a method of a loaded model, once more where the queue is full."""
         pauses = _pauses(self.max_retries, options.get("timeout"))
         while True:
             try:
-                return handle.submit(prompt, **options)
+                return ask(prompt, **options)
             except EngineBusy:
                 pause = next(pauses, None)
                 if pause is None:
                     raise
             time.sleep(pause)
 
-    async def _aask(self, handle: LoadedModel, prompt: PromptInput, options: dict[str, Any]) -> Stream:
-        """Like ``_ask``, without holding the event loop up."""
+    async def _apatiently(self, ask: Callable[..., Awaitable[T]], prompt: Any, options: dict[str, Any]) -> T:
+        """Like ``_patiently``, without holding the event loop up."""
         pauses = _pauses(self.max_retries, options.get("timeout"))
         while True:
             try:
-                return await handle.asubmit(prompt, **options)
+                return await ask(prompt, **options)
             except EngineBusy:
                 pause = next(pauses, None)
                 if pause is None:

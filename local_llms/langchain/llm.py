@@ -78,9 +78,9 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
         model, options = self._call(stop, kwargs)
         handle = self.loaded(model)
         if len(prompts) == 1:
-            with self._ask(handle, prompts[0], options) as stream:
+            with self._patiently(handle.submit, prompts[0], options) as stream:
                 return _result([stream.result()], handle.info.name)
-        return _result(handle.generate_many(prompts, **options), handle.info.name)
+        return _result(self._patiently(handle.generate_many, prompts, options), handle.info.name)
 
     async def _agenerate(
         self,
@@ -92,9 +92,9 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
         model, options = self._call(stop, kwargs)
         handle = await self.aloaded(model)
         if len(prompts) == 1:
-            async with await self._aask(handle, prompts[0], options) as stream:
+            async with await self._apatiently(handle.asubmit, prompts[0], options) as stream:
                 return _result([await stream.aresult()], handle.info.name)
-        return _result(await handle.agenerate_many(prompts, **options), handle.info.name)
+        return _result(await self._apatiently(handle.agenerate_many, prompts, options), handle.info.name)
 
     # Unlike a chat model's, the chunks of an LLM are sent to LangChain's callbacks by the model itself.
 
@@ -107,7 +107,7 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
     ) -> Iterator[GenerationChunk]:
         model, options = self._call(stop, kwargs)
         handle = self.loaded(model)
-        with self._ask(handle, prompt, options) as stream:
+        with self._patiently(handle.submit, prompt, options) as stream:
             for event in stream:
                 if event.text:
                     chunk = replies.text_chunk(event)
@@ -125,7 +125,7 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         model, options = self._call(stop, kwargs)
         handle = await self.aloaded(model)
-        async with await self._aask(handle, prompt, options) as stream:
+        async with await self._apatiently(handle.asubmit, prompt, options) as stream:
             async for event in stream:
                 if event.text:
                     chunk = replies.text_chunk(event)
@@ -134,22 +134,22 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
                     yield chunk
             yield replies.last_text_chunk(stream.result(), handle.info.name)
 
-    # LangChain's cache knows an LLM by its fields and not by what a call sets. So a call that sets something is made on
-    # a copy that has it as fields.
+    # LangChain's cache knows an LLM by its fields and the call's ``stop``, and by nothing else that a call sets. So a
+    # call that sets more is made on a copy that has it as fields, and the field ``stop`` is handed over as the call's.
 
     def generate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Answer several strings, decoded together."""
         run, twin = self._with(kwargs)
-        return super(LocalLLM, twin).generate(prompts, stop, callbacks, **run)
+        return super(LocalLLM, twin).generate(prompts, self.stop if stop is None else stop, callbacks, **run)
 
     async def agenerate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Like ``generate``, without blocking the event loop."""
         run, twin = self._with(kwargs)
-        return await super(LocalLLM, twin).agenerate(prompts, stop, callbacks, **run)
+        return await super(LocalLLM, twin).agenerate(prompts, self.stop if stop is None else stop, callbacks, **run)
 
     def _with(self, given: dict[str, Any]) -> tuple[dict[str, Any], Self]:
         """What LangChain wants to know of the run, and this object with the options of the call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, trim_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 
@@ -71,7 +71,7 @@ def test_finish_reason_length(scripted):
     assert (answer.text, answer.response_metadata["finish_reason"]) == (ANSWER[:5], "length")
 
 
-def check_stream(chunks: list[AIMessageChunk]) -> None:
+def check_stream(chunks: list[AIMessageChunk], name: str) -> None:
     assert [bool(chunk.usage_metadata) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert [chunk.chunk_position for chunk in chunks] == [None] * (len(chunks) - 1) + ["last"]
     whole = sum(chunks[1:], chunks[0])
@@ -79,16 +79,19 @@ def check_stream(chunks: list[AIMessageChunk]) -> None:
     assert whole.usage_metadata["output_tokens"] == len(ANSWER) + 1
     assert whole.usage_metadata["input_tokens"] == PROMPT_TOKENS
     assert whole.response_metadata["model_provider"] == "local_llms"
+    assert whole.response_metadata["model_name"] == name
     assert whole.response_metadata["finish_reason"] == "stop"
     assert whole.response_metadata["timings"]["total"] > 0
 
 
 def test_usage_is_in_one_chunk_of_a_stream(scripted):
-    check_stream(list(ChatLocal(model=scripted()).stream("Hi")))
+    model = scripted()
+    check_stream(list(ChatLocal(model=model).stream("Hi")), model.path)
 
 
 async def test_usage_is_in_one_chunk_of_an_async_stream(scripted):
-    check_stream([chunk async for chunk in ChatLocal(model=scripted()).astream("Hi")])
+    model = scripted()
+    check_stream([chunk async for chunk in ChatLocal(model=model).astream("Hi")], model.path)
 
 
 def test_usage_of_a_stream_can_be_left_out(scripted):
@@ -232,6 +235,14 @@ def test_counting_what_a_template_refuses(scripted):
     llm = ChatLocal(model=scripted(), template="alpaca")
     late = [HumanMessage("Hi"), SystemMessage("Hello")]
     assert llm.get_num_tokens_from_messages(late) == len("Hi" + "Hello")
+
+
+def test_trimming_a_conversation(scripted):
+    llm = ChatLocal(model=scripted())
+    history = [SystemMessage("S"), *[HumanMessage("q" * 30), AIMessage("a" * 30)] * 5, HumanMessage("last")]
+    kept = trim_messages(history, max_tokens=150, token_counter=llm, include_system=True, start_on="human")
+    assert [message.type for message in kept] == ["system", "human", "ai", "human"]
+    assert llm.get_num_tokens_from_messages(kept) <= 150
 
 
 def test_a_tokenizer_of_the_users_own(scripted, kind):

@@ -195,6 +195,17 @@ async def test_a_full_queue_is_tried_again(scripted, kind):
     waiting.join()
 
 
+async def test_a_full_queue_is_tried_again_for_many(scripted):
+    llm, running, waiting = full(LocalLLM, scripted, max_retries=8)
+    answers = asyncio.gather(
+        llm.abatch(["Hi", "Ho"], max_tokens=4), asyncio.to_thread(llm.batch, ["Hi", "Ho"], max_tokens=4)
+    )
+    await asyncio.sleep(0.05)
+    running.close()
+    assert [[len(answer) for answer in batch] for batch in await answers] == [[4, 4], [4, 4]]
+    waiting.join()
+
+
 def test_a_full_queue_is_not_tried_again_past_the_timeout(scripted, kind):
     llm, running, waiting = full(kind, scripted, max_retries=8)
     with pytest.raises(EngineBusy):

@@ -301,9 +301,17 @@ def test_a_cache_tells_models_apart(scripted, kind):
 
 def test_a_cache_does_not_mind_who_listens(scripted, kind):
     llm = kind(model=scripted(), cache=InMemoryCache())
-    llm.invoke("Hi", token_callbacks=[Recorder()])
-    llm.invoke("Hi", token_callbacks=[Recorder()])
+    listeners = [Recorder(), Recorder()]
+    for listener in listeners:
+        llm.invoke("Hi", token_callbacks=[listener])
     assert finished(llm) == 1
+
+
+async def test_a_cache_knows_the_objects_own_stop_strings(scripted, kind):
+    model, cache = scripted(), InMemoryCache()
+    assert text(kind(model=model, cache=cache).invoke("Hi")) == ANSWER
+    llm = kind(model=model, cache=cache, stop=["world"])
+    assert text(llm.invoke("Hi")) == text(await llm.ainvoke("Hi")) == text(llm.batch(["Hi"])[0]) == "Hello, "
 
 
 def test_an_llm_heard_within_generate(scripted):
