@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -49,6 +50,15 @@ def _only_here(connect):
         return connect(self, address)
 
     return guarded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_loop_of_its_own() -> None:
+    """Before Python 3.14, llama-index's sync methods make the main thread's first event loop and leave it open.
+
+    Told that there is none they run one that they close.
+    """
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")
