@@ -58,7 +58,7 @@ class Scheduler:
     def __init__(self, info: BackendInfo, *, max_parallel: int) -> None:
         """``max_parallel``: the most requests that decode together."""
         self._info = info
-        # Every one that decodes must find room in every step.
+        # Whoever decodes finds room in every step, and one that reads its prompt does.
         self.max_parallel = min(max_parallel, info.max_sequences, info.batch_tokens)
         self.prompt_chunk = info.batch_tokens
         """The most prompt tokens in a step in which others decode; the worker lowers it where steps take long."""
@@ -98,7 +98,7 @@ class Scheduler:
         if self.waiting:
             self._admit(step)
         room = self._info.batch_tokens
-        decoding = [sequence for sequence in self.running if sequence.decoding][:room]
+        decoding = [sequence for sequence in self.running if sequence.decoding]
         for sequence in decoding:
             self._add_chunk(step, sequence, 1)
         room -= len(decoding)
@@ -245,9 +245,10 @@ class Scheduler:
         step.sequences.append(sequence)
 
     def _make_room(self, step: Step) -> None:
-        """Evict kept prefixes, read less of the younger prompts, preempt the youngest: until the chunks fit.
+        """Evict kept prefixes, let younger prompts wait, preempt the youngest: until the chunks fit.
 
-        The oldest always computes, so every request is the oldest one day and gets its answer.
+        A prompt that waits keeps what was read of it, as long as the others leave it that room. The oldest request
+        always computes, so every one is the oldest one day and gets its answer.
         """
         while True:
             needed = sum(len(chunk.tokens) for chunk in step.chunks)
@@ -258,7 +259,7 @@ class Scheduler:
             if self._kept:
                 step.moves.append(self._evict())
             elif last is not oldest and not last.decoding:
-                self._shorten(step, needed - free)
+                del step.sequences[-1], step.chunks[-1]
             elif len(self.running) > 1:
                 victim = self.running[-1]
                 step.moves.append(self._preempt())
@@ -266,15 +267,11 @@ class Scheduler:
                     index = step.sequences.index(victim)
                     del step.sequences[index], step.chunks[index]
             else:
+                step.sequences.clear()
+                step.chunks.clear()
                 # One token is tried in any case: what does not fit must fail, not wait for ever.
-                self._shorten(step, min(needed - free, needed - 1))
+                self._add_chunk(step, oldest, max(free, 1))
                 return
-
-    def _shorten(self, step: Step, excess: int) -> None:
-        """Take tokens off the last chunk."""
-        sequence, chunk = step.sequences.pop(), step.chunks.pop()
-        if len(chunk.tokens) > excess:
-            self._add_chunk(step, sequence, len(chunk.tokens) - excess)
 
     def _stop(self, sequence: Sequence) -> int:
         """Take a running request out; returns the number it had."""
