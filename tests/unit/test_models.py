@@ -200,7 +200,7 @@ def test_a_full_queue_is_a_typed_error(model: ScriptedModel) -> None:
         ({"top_p": 0}, OptionError, "top_p"),
         ({"stop": ["a", ""]}, OptionError, "stop"),
         ({"temprature": 0.5}, UnknownOption, "'temperature'"),
-        ({"template": "chatlm"}, ModelNotFound, "'chatml'"),
+        ({"template": "chat-ml"}, ModelNotFound, "'chatml'"),
     ],
 )
 def test_wrong_call_options(model: ScriptedModel, options: dict[str, object], error: type, words: str) -> None:
