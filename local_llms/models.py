@@ -119,10 +119,13 @@ class LoadedModel:
         ``input``: a text that the instruction is about, for templates that know one. ``logprobs``: whether each token's
         log-probability is wanted. ``options``: the fields of ``CallOptions``.
 
-        Raises EmptyPrompt, ContextOverflow, TemplateError, OptionError, UnknownOption, EngineBusy or EngineClosed.
+        Raises EmptyPrompt, ContextOverflow, TemplateError, UnsupportedFeature, OptionError, UnknownOption, EngineBusy
+        or EngineClosed.
         """
         call = CallOptions.parse("generate()", options)
         with self._use() as engine:
+            # First, since a model that only makes embeddings has no template either.
+            engine.check_generates()
             chosen = self._template(call.template)
             check_not_empty(_messages(prompt), input)
             ids = encode(self._render(chosen, prompt, input), engine.backend)

@@ -92,14 +92,19 @@ class Engine:
         if os.getpid() == self._process:
             self._worker.close()
 
-    def _check(self, request: Request) -> None:
-        """Refuse what could not be served, or would harm others."""
+    def check_generates(self) -> None:
+        """Raise UnsupportedFeature where the model makes embeddings only."""
         info = self.info
         if not info.can_generate:
             raise UnsupportedFeature(
                 f"The model {info.name or info.architecture} makes embeddings and cannot generate text. "
                 "Use embed() or LocalEmbeddings, or load a generating model."
             )
+
+    def _check(self, request: Request) -> None:
+        """Refuse what could not be served, or would harm others."""
+        info = self.info
+        self.check_generates()
         if not request.prompt_ids:
             raise EmptyPrompt("The prompt is empty. Give it some text.")
         room = room_for(info)

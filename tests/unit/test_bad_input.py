@@ -266,7 +266,7 @@ def test_a_missing_framework(hidden: str, code: str, extra: str) -> None:
 def test_the_wrong_kind_of_model(tmp_path: Path) -> None:
     backend = ScriptedBackend()
     backend.tell(can_generate=False)
-    with scripted_model(backend) as made, load_model(made) as held:
+    with scripted_model(backend, template=None) as made, load_model(made) as held:
         for ask in DOORS:
             with pytest.raises(LocalLLMError, match="cannot generate text"):
                 ask(made, "Hi")
