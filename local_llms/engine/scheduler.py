@@ -129,14 +129,15 @@ class Scheduler:
         if not self._tree.length(number):
             return [self._release(number)]
         around, inside = self._tree.alike(number)
-        # A state that cannot be cut is of use for its own beginning only.
-        replaced = {other for other in inside if other in self._kept and (self._info.can_cut or other in around)}
-        if self._info.can_cut and not around <= replaced:
+        if not self._info.can_cut:
+            # A state that cannot be cut is of use for its own beginning only.
+            inside &= around
+        elif around:
             for other in sorted(around.intersection(self._kept)):
                 self._kept.move_to_end(other)
             return [self._release(number)]
         self._kept[number] = None
-        return [self._release(other) for other in sorted(replaced)]
+        return [self._release(other) for other in sorted(inside.intersection(self._kept))]
 
     def forget(self, sequence: Sequence) -> list[Free]:
         """Take a request out and keep nothing of it."""
@@ -177,14 +178,12 @@ class Scheduler:
         for other in self.running:
             if other.decoding or not self._info.can_cut:
                 continue
-            shared = min(common_prefix(other.tokens, sequence.tokens), limit, other.prompt_length)
-            if shared >= length + WORTH_WAITING and shared > other.computed:
+            shared = min(common_prefix(other.tokens, sequence.tokens), limit)
+            if shared >= length + WORTH_WAITING:
                 sequence.waits_for = (other, shared)
                 return False
         if not self._fits(sequence, length, source):
             return False
-        if source is not None and source in self._kept:
-            self._kept.move_to_end(source)
         if not self._unused and list(self._kept) == [source]:
             # The only sequence to be had is the one to copy from.
             source, length = None, 0
@@ -253,7 +252,7 @@ class Scheduler:
         while True:
             needed = sum(len(chunk.tokens) for chunk in step.chunks)
             free = self._capacity - self._tree.cells
-            if needed <= max(free, 0):
+            if needed <= free:
                 return
             oldest, last = self.running[0], step.sequences[-1]
             if self._kept:

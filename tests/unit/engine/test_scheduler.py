@@ -93,6 +93,12 @@ def test_a_short_shared_beginning_is_not_worth_waiting_for() -> None:
     assert step.sequences == both
 
 
+def test_a_recurrent_state_is_not_worth_waiting_for() -> None:
+    house = House(can_cut=False)
+    both = [house.add([*PREFIX[:20], 100]), house.add([*PREFIX[:20], 101])]
+    assert house.step().sequences == both
+
+
 def test_several_contexts_at_once() -> None:
     house = House(max_parallel=16, cache_tokens=2000)
     contexts = [[number, *PREFIX] for number in range(4)]
@@ -124,8 +130,8 @@ def test_what_is_kept_twice_is_kept_once() -> None:
 
 def test_using_a_prefix_keeps_it_young_although_nothing_new_is_kept() -> None:
     house = House(cache_tokens=150)
-    for number in (1, 2, 1):
-        house.add([number] * 60)
+    for number, length in ((1, 60), (2, 60), (1, 40)):
+        house.add([number] * length)
         house.run()
     house.add([3] * 60)
     house.run()
@@ -134,7 +140,7 @@ def test_using_a_prefix_keeps_it_young_although_nothing_new_is_kept() -> None:
 
 def test_recurrent_states_are_kept_at_every_length_but_once() -> None:
     house = House(can_cut=False)
-    for length in (20, 40, 20, 40):
+    for length in (40, 20, 40, 20):
         house.add(PREFIX[:length])
         house.run()
     assert sorted(len(tokens) for tokens in house.backend.sequences.values()) == [20, 40]
@@ -188,6 +194,16 @@ def test_the_youngest_makes_room_and_finishes_later() -> None:
     assert house.computed <= 20 + 60 + 2 * 70
 
 
+def test_tokens_computed_twice_do_not_count_as_cached() -> None:
+    house = House(cache_tokens=100)
+    shared = PREFIX[: WORTH_WAITING - 1]
+    house.add([*shared, 100], answer=60)
+    young = house.add([*shared, 101], answer=60)
+    house.run()
+    assert young.preempted
+    assert young.cached == 0
+
+
 @pytest.mark.parametrize("answer", range(24, 34))
 def test_a_younger_prompt_waits_rather_than_being_thrown_away(answer: int) -> None:
     house = House(cache_tokens=200)
@@ -200,6 +216,15 @@ def test_a_younger_prompt_waits_rather_than_being_thrown_away(answer: int) -> No
     crowded = answer > 28
     assert young.preempted == crowded
     assert {old.preempted for old in olds} == {0}
+
+
+def test_prompts_that_are_still_to_be_read_count_as_room_taken() -> None:
+    house = House(cache_tokens=100)
+    first, second = house.add([1] * 60), house.add([2] * 60)
+    house.step()
+    assert (first in house.done, second.number) == (True, None)
+    house.run()
+    assert house.scheduler.preemptions == 0
 
 
 def test_who_does_not_fit_is_not_overtaken() -> None:
