@@ -79,8 +79,7 @@ class ModelFacts:
         """The facts of a model that was loaded with that plan."""
         model = native.model
         embeds = self.pooling is not None
-        recurrent = _is_recurrent(model)
-        tokens: int = lib.llama_n_ctx(native.context)
+        cells: int = lib.llama_n_ctx(native.context)
         return BackendInfo(
             backend="llama_cpp",
             architecture=self.architecture,
@@ -89,7 +88,7 @@ class ModelFacts:
             context_length=context_length,
             trained_context_length=self.trained_context or context_length,
             # A recurrent state has the same size however long its sequence is.
-            cache_tokens=context_length * plan.sequences if recurrent else tokens,
+            cache_tokens=context_length * plan.sequences if lib.llama_model_is_recurrent(model) else cells,
             max_sequences=plan.sequences,
             batch_tokens=lib.llama_n_batch(native.context),
             bos_id=vocabulary.bos_id,
@@ -100,7 +99,7 @@ class ModelFacts:
             chat_template=self.chat_template,
             embedding_size=lib.llama_model_n_embd_out(model) if embeds else None,
             can_generate=not embeds,
-            can_cut=not recurrent,
+            can_cut=not _has_state(model),
             quantization=_quantization(model),
             device=native.device,
             name=self.name,
@@ -126,7 +125,7 @@ def plan_context(facts: ModelFacts, options: LoadOptions, native: Native) -> tup
         # The tokens of a text look at each other in both directions, so all of them are computed in one call.
         batch = max(BATCH_TOKENS, context_length)
         return context_length, ContextPlan(batch, EMBEDDING_SEQUENCES, batch, embeddings=True, pooling=facts.pooling)
-    recurrent = _is_recurrent(native.model)
+    recurrent = _has_state(native.model)
     sequences = _sequences(options.max_parallel, recurrent)
     # llama.cpp ends the process where there are more sequences than cells.
     cells = max(options.cache_tokens or max(context_length, DEFAULT_CONTEXT), sequences)
@@ -143,7 +142,8 @@ def _sequences(max_parallel: int, recurrent: bool) -> int:
     return min(wanted, int(lib.llama_max_parallel_sequences()))
 
 
-def _is_recurrent(model: Any) -> bool:
+def _has_state(model: Any) -> bool:
+    """Whether a sequence has a recurrent state, alone or beside its part of a KV cache."""
     return bool(lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
 
 

@@ -37,10 +37,11 @@ _lock = threading.Lock()
 class Listening:
     """A context manager around calls of llama.cpp; ``errors`` are the messages of level ERROR, oldest first."""
 
-    __slots__ = ("errors",)
+    __slots__ = ("_outer", "errors")
 
     def __enter__(self) -> Listening:
         self.errors: list[str] = []
+        self._outer = _state.errors if _state.depth else self.errors
         _state.depth += 1
         _state.errors = self.errors
         return self
@@ -49,10 +50,11 @@ class Listening:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _state.depth -= 1
+        _state.errors = self._outer
 
     def last_words(self) -> str:
         """The last errors as the end of a sentence: ": …", or "." where llama.cpp said nothing."""
-        said = " / ".join(line for line in self.errors[-3:])
+        said = " / ".join(self.errors[-3:])
         return f": {said}" if said else "."
 
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -180,7 +181,15 @@ def _device(options: LoadOptions) -> tuple[str, int]:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use: more threads than that would wait for each other at every step."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _quota(Path("/sys/fs/cgroup/cpu.max")) or cores)
+
+
+def _quota(file: Path) -> int | None:
+    """Whole cores that a container's limit allows (cgroup v2: microseconds per period); None where there is none."""
+    try:
+        allowed, period = file.read_text().split()
+        return max(1, round(int(allowed) / int(period)))
+    except (OSError, ValueError):
+        return None

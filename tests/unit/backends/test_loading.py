@@ -74,10 +74,21 @@ def test_a_cache_smaller_than_the_model_s_context(tiny_models: dict[str, Path]) 
     assert backend.decode([Chunk(0, 0, [5] * 64)]).shape == (1, info.vocabulary_size)
 
 
-def test_threads_are_the_cores_of_this_process(tiny_models: dict[str, Path]) -> None:
+def test_threads_are_the_cores_of_this_process(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(native, "_quota", lambda _: None)
     backend = llama_cpp.load(tiny_models["llama"], LoadOptions())
-    assert lib.llama_n_threads(backend._native.context) == len(os.sched_getaffinity(0))
+    assert lib.llama_n_threads(backend._native.context) == 3
     assert lib.llama_n_threads(llama_cpp.load(tiny_models["llama"], TINY)._native.context) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("max 100000", None), ("200000 100000", 2), ("50000 100000", 1), ("250000 100000", 2)]
+)
+def test_a_container_s_limit(tmp_path: Path, content: str, cores: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(content + "\n")
+    assert native._quota(tmp_path / "cpu.max") == cores
+    assert native._quota(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize(
