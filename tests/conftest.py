@@ -35,8 +35,9 @@ def _unit_tests_stay_at_home(request: pytest.FixtureRequest, monkeypatch: pytest
         return
     folder = request.getfixturevalue("tmp_path_factory").mktemp("home")
     monkeypatch.setenv("LOCAL_LLMS_HOME", str(folder))
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
+    for name in [name for name in os.environ if name.startswith(("PIP_", "HF_", "HUGGING_FACE_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HOME", str(folder / "huggingface"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     for name in ("connect", "connect_ex"):

@@ -41,23 +41,34 @@ class Slot:
 
     def is_good(self) -> bool:
         """Whether the file is there and verified; hashes it where it changed since."""
-        try:
-            stat = self.path.stat()
-        except OSError:
+        return self.is_recorded() or self.verify()
+
+    def is_recorded(self) -> bool:
+        """Whether the file was verified as it is now, by its size and time of change. Reads none of its content."""
+        record, seen = self._record(), self._stat()
+        if record is None or seen is None or self.sha256 not in (None, record.sha256):
             return False
-        record = read_record(self.record_path)
-        if record is not None and record.origin != self.origin:
-            record = None
+        return (record.size, record.mtime_ns) == seen
+
+    def verify(self) -> bool:
+        """Whether the content has the digest that it must have: hashes all of it, and remembers that it was good."""
+        record, seen = self._record(), self._stat()
         wanted = self.sha256 or (record.sha256 if record else None)
-        if wanted is None:
-            return False
-        seen = (stat.st_size, stat.st_mtime_ns)
-        if record is not None and (record.size, record.mtime_ns, record.sha256) == (*seen, wanted):
-            return True
-        if digest(self.path) != wanted:
+        if seen is None or wanted is None or digest(self.path) != wanted:
             return False
         self.remember(Record(*seen, wanted, self.origin))
         return True
+
+    def _record(self) -> Record | None:
+        record = read_record(self.record_path)
+        return record if record is not None and record.origin == self.origin else None
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return None
+        return stat.st_size, stat.st_mtime_ns
 
     def accept(self, file: Path, sha256: str) -> None:
         """Move a complete, verified file to its place. It must lie on the same file system, and be on the disk.

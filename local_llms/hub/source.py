@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from local_llms.hub.names import DEFAULT_REVISION, all_parts, check_file, check_repository, check_revision
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
@@ -120,7 +122,37 @@ class FileSource(BaseModel):
         return None
 
 
-Source = Annotated[PackageSource | FileSource, Field(discriminator="kind")]
+class HubSource(BaseModel):
+    """A model file in a repository on the Hugging Face hub.
+
+    ``revision`` is a branch, a tag or a commit. ``size`` and ``sha256`` are given where they are known; what the hub
+    says of the file is checked in any case. A model in several files is named by its first, whose name ends in
+    ``-00001-of-…``; then neither is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["hub"]
+    repository: Annotated[str, AfterValidator(check_repository)]
+    file: Annotated[str, AfterValidator(check_file)]
+    revision: Annotated[str, AfterValidator(check_revision)] = DEFAULT_REVISION
+    size: int | None = Field(default=None, gt=0)
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _one_file_has_a_digest(self) -> Self:
+        if len(all_parts(self.file)) > 1 and (self.size is not None or self.sha256 is not None):
+            raise ValueError("size and sha256 are for a model in one file; this one is in several")
+        return self
+
+    @property
+    def file_name(self) -> str:
+        """Name of the model file."""
+        return PurePosixPath(self.file).name
+
+
+AnySource = PackageSource | FileSource | HubSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
 
 
 class Fetchable(Protocol):
@@ -132,6 +164,6 @@ class Fetchable(Protocol):
         ...
 
     @property
-    def sources(self) -> Sequence[PackageSource | FileSource]:
+    def sources(self) -> Sequence[AnySource]:
         """Where the file may come from, best first."""
         ...
