@@ -32,7 +32,7 @@ class Sequence:
 
     ``number`` is the backend's sequence while the request runs, else None. ``order`` is its place in line: the
     scheduler serves small ones first and preempts large ones first. Once all of ``tokens`` is computed, a token is
-    sampled and added.
+    sampled and added. Until ``alone_until`` of them are, it is computed in steps of its own.
     """
 
     prompt_length: int
@@ -43,6 +43,7 @@ class Sequence:
     cached: int = 0
     waits_for: tuple[Sequence, int] | None = None
     preempted: int = 0
+    alone_until: int = 0
 
     @property
     def remaining(self) -> int:

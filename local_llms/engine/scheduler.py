@@ -97,21 +97,13 @@ class Scheduler:
         step = Step()
         if self.waiting:
             self._admit(step)
-        room = self._info.batch_tokens
-        decoding = [sequence for sequence in self.running if sequence.decoding]
-        for sequence in decoding:
-            self._add_chunk(step, sequence, 1)
-        room -= len(decoding)
-        if decoding:
-            room = min(room, self.prompt_chunk)
-        for sequence in self.running:
-            if room <= 0:
-                break
-            if not sequence.decoding:
-                length = min(sequence.remaining, room)
-                self._add_chunk(step, sequence, length)
-                room -= length
-        self._make_room(step)
+        suspect = next((sequence for sequence in self.running if sequence.computed < sequence.alone_until), None)
+        if suspect is not None:
+            self._add_chunk(step, suspect, min(suspect.remaining, self._info.batch_tokens))
+            self._make_room(step, suspect)
+        elif self.running:
+            self._fill(step)
+            self._make_room(step, self.running[0])
         return step
 
     def computed(self, sequence: Sequence, chunk: Chunk) -> None:
@@ -157,6 +149,37 @@ class Scheduler:
             return self.running[0]
         self._capacity = self._tree.cells + (needed // 2 if alone else needed - 1)
         return None
+
+    def retry_alone(self, step: Step) -> list[Free]:
+        """A step failed: until they are past that point, its requests get steps of their own, to find the one to blame.
+
+        A state that cannot be cut may be lost by a failure, and is computed again from its beginning.
+        """
+        moves: list[Free] = []
+        for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
+            sequence.alone_until = chunk.start + len(chunk.tokens)
+            if not self._info.can_cut:
+                self._tree.drop(chunk.sequence)
+                sequence.computed = 0
+                moves.append(Free(chunk.sequence))
+        return moves
+
+    def _fill(self, step: Step) -> None:
+        """A token for every sequence that decodes, and in the room that is left the prompts, the oldest first."""
+        room = self._info.batch_tokens
+        decoding = [sequence for sequence in self.running if sequence.decoding]
+        for sequence in decoding:
+            self._add_chunk(step, sequence, 1)
+        room -= len(decoding)
+        if decoding:
+            room = min(room, self.prompt_chunk)
+        for sequence in self.running:
+            if room <= 0:
+                break
+            if not sequence.decoding:
+                length = min(sequence.remaining, room)
+                self._add_chunk(step, sequence, length)
+                room -= length
 
     def _admit(self, step: Step) -> None:
         blocked: list[Sequence] = []
@@ -243,21 +266,21 @@ class Scheduler:
         step.chunks.append(Chunk(sequence.number, start, tokens, "last" if last else "none"))
         step.sequences.append(sequence)
 
-    def _make_room(self, step: Step) -> None:
-        """Evict kept prefixes, let younger prompts wait, preempt the youngest: until the chunks fit.
+    def _make_room(self, step: Step, first: Sequence) -> None:
+        """Evict kept prefixes, let prompts but that of ``first`` wait, preempt the youngest: until the chunks fit.
 
-        A prompt that waits keeps what was read of it, as long as the others leave it that room. The oldest request
-        always computes, so every one is the oldest one day and gets its answer.
+        A prompt that waits keeps what was read of it, as long as the others leave it that room. ``first``, the oldest
+        request, always computes, so every one is the oldest one day and gets its answer.
         """
-        while True:
+        while step.chunks:
             needed = sum(len(chunk.tokens) for chunk in step.chunks)
             free = self._capacity - self._tree.cells
             if needed <= free:
                 return
-            oldest, last = self.running[0], step.sequences[-1]
+            last = step.sequences[-1]
             if self._kept:
                 step.moves.append(self._evict())
-            elif last is not oldest and not last.decoding:
+            elif last is not first and not last.decoding:
                 del step.sequences[-1], step.chunks[-1]
             elif len(self.running) > 1:
                 victim = self.running[-1]
@@ -269,7 +292,7 @@ class Scheduler:
                 step.sequences.clear()
                 step.chunks.clear()
                 # One token is tried in any case: what does not fit must fail, not wait for ever.
-                self._add_chunk(step, oldest, max(free, 1))
+                self._add_chunk(step, first, max(free, 1))
                 return
 
     def _stop(self, sequence: Sequence) -> int:

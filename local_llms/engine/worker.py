@@ -218,14 +218,15 @@ class Worker:
                 self._counts["cached"] += job.sequence.cached
         with self._computing:
             self._decoding, self._interrupted = jobs, False
-        self._decode(step)
+        if step.chunks:
+            self._decode(step)
         elapsed = time.monotonic() - started
         self._counts["steps"] += 1
         self._busy_seconds += elapsed
         self._adapt(step, elapsed)
 
     def _decode(self, step: Step) -> None:
-        """Compute a step. Where it fails, each request is tried alone, so that one cannot harm another."""
+        """Compute a step. Where it fails, its requests are tried alone, so that one cannot harm another."""
         try:
             logits = self._backend.decode(step.chunks)
         except CacheFull as error:
@@ -234,14 +235,11 @@ class Worker:
                 self._fail(self._jobs[unservable], error)
             return
         except (LocalLLMError, ValueError) as error:
-            if self._interrupted or self._closing:
-                # Every sequence is as before; whoever was cancelled is taken out before the next step.
-                return
-            if len(step.chunks) == 1:
+            if len(step.chunks) == 1 and not (self._interrupted or self._closing):
                 self._fail(self._jobs[step.sequences[0]], error)
-                return
-            for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
-                self._decode(Step(chunks=[chunk], sequences=[sequence]))
+            else:
+                # An interruption as well may lose what was computed; its requests are about to be taken out.
+                self._move(self._scheduler.retry_alone(step))
             return
         finally:
             with self._computing:

@@ -1,8 +1,9 @@
 """A backend without weights: what it answers is a function of the tokens it holds.
 
 It watches over the protocol: ValueError where a chunk does not continue its sequence or a copy is not possible,
-CacheFull where the cells do not suffice, AssertionError where two threads compute at once, and logits turn into NaN at
-the next call. So a test of an engine on it is a test of the engine's bookkeeping.
+CacheFull where the cells do not suffice, AssertionError where two threads compute at once; logits turn into NaN at the
+next call, and a failure loses states that cannot be cut. So a test of an engine on it is a test of the engine's
+bookkeeping.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,9 +149,9 @@ class ScriptedBackend:
         self._check_chunks(chunks)
         self._interrupt.clear()
         if self._step_seconds and self._interrupt.wait(self._step_seconds):
-            raise DecodeError("interrupted")
+            self._fail("interrupted", chunks)
         if self._fail_on is not None and self._fail_on(chunks):
-            raise DecodeError("scripted failure")
+            self._fail("scripted failure", chunks)
         new = sum(len(chunk.tokens) for chunk in chunks)
         if self.cells_used + new > self._info.cache_tokens:
             raise CacheFull("the scripted cache is full")
@@ -165,6 +166,12 @@ class ScriptedBackend:
                 if chunk.logits == "all" or (chunk.logits == "last" and last):
                     rows.append(self._row([token for token, _ in held]))
         return np.stack(rows) if rows else np.zeros((0, self._info.vocabulary_size), dtype=np.float32)
+
+    def _fail(self, reason: str, chunks: Sequence[Chunk]) -> NoReturn:
+        if not self._info.can_cut:
+            for chunk in chunks:
+                self._sequences.pop(chunk.sequence, None)
+        raise DecodeError(reason)
 
     def _row(self, tokens: list[int]) -> NDArray[np.float32]:
         noise = np.random.default_rng(zlib.crc32(bytes(str(tokens), "ascii")))

@@ -12,6 +12,7 @@ import pytest
 from local_llms.backends.base import BackendInfo
 from local_llms.engine import Engine, Request
 from local_llms.engine.embedding import parts_of
+from local_llms.engine.scheduler import WORTH_WAITING
 from local_llms.errors import (
     ContextOverflow,
     DeadlineExceeded,
@@ -171,7 +172,9 @@ def test_requests_that_come_together_share_their_prefix(serve) -> None:
     context = "a context of some length, the same for all; " * 3
     streams = [ask(engine, f"{context}{number}", 4) for number in range(8)]
     cached = sorted(stream.result().usage.cached_prompt_tokens for stream in streams)
-    assert cached == [0] + [len(context) + 1] * 7
+    # One that arrives when no more than WORTH_WAITING tokens are left to be read reads those itself.
+    assert cached[0] == 0
+    assert all(len(context) + 1 - WORTH_WAITING < count <= len(context) + 1 for count in cached[1:])
 
 
 def test_a_long_prompt_does_not_stall_the_others(serve) -> None:

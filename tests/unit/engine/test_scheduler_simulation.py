@@ -7,6 +7,8 @@ from local_llms.engine.request import Sequence
 from local_llms.testing.scripted import ScriptedBackend
 from tests.unit.engine.scheduler_house import PREFIX, House, Liar
 
+BAD = 199
+
 REQUESTS = st.lists(
     st.tuples(
         st.integers(0, 12),  # the step at which it comes
@@ -14,6 +16,7 @@ REQUESTS = st.lists(
         st.integers(1, 30),  # how many tokens of its own follow
         st.integers(1, 25),  # how long its answer is
         st.one_of(st.none(), st.none(), st.integers(1, 30)),  # the step after which it is cancelled
+        st.sampled_from([False, False, False, True]),  # whether the backend fails on it
     ),
     min_size=1,
     max_size=14,
@@ -40,17 +43,21 @@ def test_every_request_is_served_whatever_comes(
         max_parallel=max_parallel,
         max_sequences=max_parallel + spare,
         can_cut=can_cut,
+        fail_on=lambda chunks: any(BAD in chunk.tokens for chunk in chunks),
     )
     if lies:
         house.backend.real = 101
     arrivals = sorted(enumerate(requests), key=lambda pair: pair[1][0])
     leaves: dict[Sequence, int] = {}
+    poisoned: set[Sequence] = set()
     cancelled = 0
     tick = 0
     while arrivals or house.wanted:
         while arrivals and arrivals[0][1][0] <= tick:
-            number, (_, shared, own, answer, leaving) = arrivals.pop(0)
-            sequence = house.add([*PREFIX[:shared], *[200 + number] * own], answer)
+            number, (_, shared, own, answer, leaving, poison) = arrivals.pop(0)
+            sequence = house.add([*PREFIX[:shared], *[200 + number] * own, *[BAD] * poison], answer)
+            if poison:
+                poisoned.add(sequence)
             if leaving is not None:
                 leaves[sequence] = tick + leaving
         for sequence in [one for one in house.wanted if leaves.get(one, tick + 1) <= tick]:
@@ -62,7 +69,8 @@ def test_every_request_is_served_whatever_comes(
             house.step()
         tick += 1
         assert tick < 6000, "no end in sight"
-    assert len(house.done) + cancelled == len(requests)
-    assert not house.refused
+    assert len(house.done) + len(house.refused) + cancelled == len(requests)
+    assert set(house.refused) <= poisoned
+    assert not poisoned.intersection(house.done)
     assert not house.scheduler.busy
     house.check()
