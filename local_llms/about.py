@@ -10,7 +10,7 @@ from typing import Any
 from local_llms import backends
 from local_llms.backends.base import BackendInfo
 from local_llms.catalog import ModelCard, find_template
-from local_llms.catalog.schema import CommercialUse, ModelKind, PackageSource
+from local_llms.catalog.schema import CommercialUse, HubSource, ModelKind, PackageSource
 from local_llms.hub import GGUFHeader, cached, check_gguf
 from local_llms.options import LoadingOptions, parse_options
 from local_llms.resolve import ModelName, choose_template, find_source
@@ -50,7 +50,7 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
         find_template(options.template)
     source = find_source(model, family)
     card = source.card
-    path = source.path() if card is None else cached(card)
+    path = source.here()
     header = None if path is None else _header(path)
     backend, backend_reason = None, "chosen once the file is here"
     if path is not None:
@@ -123,7 +123,12 @@ def _text(header: GGUFHeader | None, key: str) -> str | None:
 def _download_size(card: ModelCard | None) -> int | None:
     if card is None:
         return None
-    return next((source.wheel_size for source in card.sources if isinstance(source, PackageSource)), None)
+    for source in card.sources:
+        if isinstance(source, PackageSource):
+            return source.wheel_size
+        if isinstance(source, HubSource):
+            return source.size
+    return None
 
 
 def _as_backend_info(header: GGUFHeader | None) -> BackendInfo:

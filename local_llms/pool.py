@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -20,9 +20,14 @@ from local_llms.errors import EngineClosed, ModelFileError
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What makes two loaded models the same: the file as it is now, and how it is loaded."""
+    """What makes two loaded models the same: the file as it is now, and how it is loaded.
+
+    ``path`` is the file itself. ``name`` is the path that was given: a link to it, as in the hub's cache, has the name
+    that tells the kind of the file and the other parts of a model in several.
+    """
 
     path: Path
+    name: Path = field(compare=False)
     modified: int
     size: int
     backend: str | None
@@ -40,7 +45,7 @@ class Weights:
             status = real.stat()
         except (OSError, RuntimeError) as error:
             raise ModelFileError(f"{path} cannot be read: {error}.") from error
-        return cls(real, status.st_mtime_ns, status.st_size, backend, options, max_queue, idle_unload)
+        return cls(real, path, status.st_mtime_ns, status.st_size, backend, options, max_queue, idle_unload)
 
 
 class SharedEngine:
@@ -90,8 +95,8 @@ class SharedEngine:
             raise EngineClosed("The model was closed. Load it again with load_model().")
         if self._engine is None or self._engine.closed:
             weights = self.weights
-            module, self.backend_reason = backends.choose(weights.path, weights.backend)
-            backend = module.load(weights.path, weights.options)
+            module, self.backend_reason = backends.choose(weights.name, weights.backend)
+            backend = module.load(weights.name, weights.options)
             self._engine = Engine(backend, max_parallel=weights.options.max_parallel, max_queue=weights.max_queue)
             if weights.idle_unload is not None:
                 self._reaper = threading.Thread(

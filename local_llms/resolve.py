@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from local_llms.backends.base import BackendInfo
-from local_llms.catalog import Family, ModelCard, Template, default_model, find_family, find_model, find_template
+from local_llms.catalog import (
+    Family,
+    HubSource,
+    ModelCard,
+    Template,
+    default_model,
+    find_family,
+    find_model,
+    find_template,
+    list_models,
+)
 from local_llms.errors import ModelFileError, ModelNotFound
-from local_llms.hub import fetch
+from local_llms.hub import PREFIX, HubName, cached, cached_named, fetch, fetch_named, parse_hub_name
 
 ModelName = str | os.PathLike[str]
 
@@ -17,23 +29,51 @@ PLAIN = "plain"
 """The template that is none: what messages say, and nothing around it."""
 
 
+_logger = logging.getLogger("local_llms")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model's name, understood: where its file is, and what the catalog knows of it."""
+    """A model's name, understood: where its file is, and what the catalog knows of it.
+
+    ``hub`` is its place on the Hugging Face hub where it was named by that.
+    """
 
     name: str
     card: ModelCard | None
     file: Path | None
+    hub: HubName | None = None
 
     def path(self) -> Path:
-        """The local file, fetched where it is not here yet. Raises DownloadError or ModelFileError."""
-        if self.file is not None:
-            if not self.file.exists():
-                raise ModelFileError(f"There is no file {self.file}. Give the path of a model file that exists.")
-            return self.file
-        if self.card is None:
+        """The local file, fetched where it is not here yet. Raises DownloadError or ModelFileError.
+
+        A model that must not be used commercially says so once, as a warning in the log.
+        """
+        if self.card is not None and self.card.commercial_use == "no":
+            _say_once(self.card.name, self.card.licence)
+        if self.hub is not None:
+            return fetch_named(self.hub)
+        if self.card is not None:
+            return fetch(self.card)
+        return self._own_file()
+
+    def here(self) -> Path | None:
+        """The local file; None where it would have to be fetched. Raises ModelFileError for a missing file."""
+        if self.hub is not None:
+            return cached_named(self.hub)
+        return cached(self.card) if self.card is not None else self._own_file()
+
+    def _own_file(self) -> Path:
+        if self.file is None:
             raise ModelNotFound("model", self.name, ())
-        return fetch(self.card)
+        if not self.file.exists():
+            raise ModelFileError(f"There is no file {self.file}. Give the path of a model file that exists.")
+        return self.file
+
+
+@cache
+def _say_once(name: str, licence: str) -> None:
+    _logger.warning("The licence of the model %s (%s) does not allow commercial use.", name, licence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +85,9 @@ class ChosenTemplate:
 
 
 def find_source(model: ModelName | None, family: str | None) -> ModelSource:
-    """Understand ``model=``: a name of the catalog, a file, or None for the default model.
+    """Understand ``model=``: a name of the catalog, ``hf:org/repo:file``, a file, or None for the default model.
 
-    Reads no weights and fetches nothing. Raises ModelNotFound.
+    Reads no weights and fetches nothing. Raises ModelNotFound, or OptionError for a wrong name after ``hf:``.
     """
     if model is None:
         if family is not None and find_model(default_model()).family != family:
@@ -59,6 +99,9 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
         model = default_model()
     if not isinstance(model, str):
         return ModelSource(os.fspath(model), None, Path(model))
+    if model.startswith(PREFIX):
+        name = parse_hub_name(model)
+        return ModelSource(model, _card_of(name), None, name)
     try:
         return ModelSource(model, find_model(model), None)
     except ModelNotFound:
@@ -66,6 +109,19 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
         if os.sep in model or model.startswith(("~", ".")) or path.suffix == ".gguf" or path.exists():
             return ModelSource(model, None, path)
         raise
+
+
+def _card_of(name: HubName) -> ModelCard | None:
+    """What the catalog knows of a place on the hub: of that file, or of the one model whose repository it is."""
+    there = [
+        (card, source.file)
+        for card in list_models()
+        for source in card.sources
+        if isinstance(source, HubSource) and source.repository.lower() == name.repository.lower()
+    ]
+    exact = [card for card, file in there if file == name.file]
+    cards = exact or [card for card, _ in there]
+    return cards[0] if cards and all(card is cards[0] for card in cards) else None
 
 
 def choose_template(

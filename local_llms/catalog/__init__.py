@@ -9,11 +9,12 @@ from local_llms.catalog.registry import (
     find_template,
     list_models,
 )
-from local_llms.catalog.schema import Family, FileSource, ModelCard, PackageSource, Template
+from local_llms.catalog.schema import Family, FileSource, HubSource, ModelCard, PackageSource, Template
 
 __all__ = [
     "Family",
     "FileSource",
+    "HubSource",
     "ModelCard",
     "PackageSource",
     "Template",

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from local_llms.catalog.schema import ClassNames, Family, FileSource, ModelCard, PackageSource, Template
+from local_llms.catalog.schema import ClassNames, Family, FileSource, HubSource, ModelCard, PackageSource, Template
 from local_llms.errors import CatalogError, suggestion
 from local_llms.hub.source import WheelMember
 from local_llms.options import SamplingOptions
@@ -22,6 +22,7 @@ _TABLES: dict[str, tuple[type[BaseModel], ...]] = {
     "members": (WheelMember,),
     "package": (PackageSource,),
     "file": (FileSource,),
+    "hub": (HubSource,),
 }
 _HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
@@ -63,7 +64,7 @@ def _what_is_wrong(item: ErrorDetails) -> str:
 
 def _is_tag(place: Place, index: int) -> bool:
     """Whether a part of pydantic's location is the kind of a source, which is no key of the file."""
-    return index >= 2 and place[index] in ("package", "file") and place[index - 2] == "sources"
+    return index >= 2 and place[index] in ("package", "file", "hub") and place[index - 2] == "sources"
 
 
 def _known_keys(place: Place) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
-from local_llms.hub.source import FileSource, PackageSource, Source
+from local_llms.hub.source import FileSource, HubSource, PackageSource, Source
 from local_llms.options import SamplingOptions
 
 CommercialUse = Literal["yes", "no", "conditional", "unknown"]
@@ -158,6 +158,7 @@ __all__ = [
     "CommercialUse",
     "Family",
     "FileSource",
+    "HubSource",
     "ModelCard",
     "ModelKind",
     "PackageSource",

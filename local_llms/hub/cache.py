@@ -40,8 +40,13 @@ class Slot:
     sha256: str | None
 
     def is_good(self) -> bool:
-        """Whether the file is there and verified; hashes it where it changed since."""
-        return self.is_recorded() or self.verify()
+        """Whether the file is there and verified; hashes it where it changed since, and remembers that it was good."""
+        if self.is_recorded():
+            return True
+        record = self.verify()
+        if record is not None:
+            self.remember(record)
+        return record is not None
 
     def is_recorded(self) -> bool:
         """Whether the file was verified as it is now, by its size and time of change. Reads none of its content."""
@@ -50,14 +55,13 @@ class Slot:
             return False
         return (record.size, record.mtime_ns) == seen
 
-    def verify(self) -> bool:
-        """Whether the content has the digest that it must have: hashes all of it, and remembers that it was good."""
+    def verify(self) -> Record | None:
+        """What to remember of the file, if its content has the digest that it must have: hashes all of it."""
         record, seen = self._record(), self._stat()
         wanted = self.sha256 or (record.sha256 if record else None)
         if seen is None or wanted is None or digest(self.path) != wanted:
-            return False
-        self.remember(Record(*seen, wanted, self.origin))
-        return True
+            return None
+        return Record(*seen, wanted, self.origin)
 
     def _record(self) -> Record | None:
         record = read_record(self.record_path)

