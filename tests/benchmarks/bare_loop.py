@@ -68,7 +68,7 @@ class BareLoop:
         flash_attention: bool = True,
     ) -> None:
         """``context`` is the number of tokens that all sequences share; ``threads`` None takes the process's cores."""
-        self._earlier_log = _silence()
+        self._earlier_log = silence()
         cores = threads or len(os.sched_getaffinity(0))
         self._model = lib.llama_model_load_from_file(os.fsencode(Path(path)), lib.llama_model_default_params())
         if not self._model:
@@ -274,7 +274,7 @@ def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
-def _silence() -> tuple[Any, ctypes.c_void_p]:
+def silence() -> tuple[Any, ctypes.c_void_p]:
     """Drop what llama.cpp prints; returns the callback that was there, and its data."""
     callback, data = lib.llama_log_callback(), ctypes.c_void_p()
     lib.llama_log_get(ctypes.byref(callback), ctypes.byref(data))

@@ -9,6 +9,8 @@ from pydoc_data.topics import topics
 
 import llama_cpp.llama_cpp as lib
 
+from tests.benchmarks.bare_loop import silence
+
 QUESTIONS = [
     "Name three primary colours and say where each is seen in nature.",
     "How does a bicycle stay upright?",
@@ -78,6 +80,7 @@ def requantized(source: Path, name: str, folder: Path) -> Path:
     """The same weights in another quantization, written once by llama.cpp itself."""
     if name in source.name:
         return source
+    silence()
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.stem}.{name}.gguf"
     if not target.exists():

@@ -4,8 +4,9 @@
     python -m tests.benchmarks.speed --peer     # also ChatLlamaCpp: pip install langchain-community
     python -m tests.benchmarks.speed one batch  # some of the parts
 
-Every comparison runs both sides in turn in one process, one decoding at a time, and shows medians. A model is loaded
-afresh for each run, so that no run profits from an earlier one's cached prefixes.
+Every comparison runs its sides in turn, each in a process of its own, one decoding at a time, and shows medians. A
+model
+is loaded afresh for each run, so that no run profits from an earlier one's cached prefixes.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from local_llms import ChatLocal
+from local_llms import ChatLocal, render_prompt
 from local_llms.models import LoadedModel, load_model
 from local_llms.paths import cache_dir
 from tests.benchmarks import material
@@ -31,6 +35,15 @@ from tests.benchmarks.bare_loop import BareLoop
 
 MAX_TOKENS = 48
 LONG_TOKENS = 200
+
+Result = TypeVar("Result")
+
+
+def alone(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Run a side of a comparison in a process of its own: two OpenMP teams in one process slow each other down."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(function, *arguments).result()
 
 
 class Suite:
@@ -44,58 +57,42 @@ class Suite:
 
     def one(self) -> None:
         """One stream, greedy."""
+        sides = {"bare loop": bare_one, "ChatLocal.stream": our_stream, "ChatLocal.invoke": our_invoke}
+        if self.peer:
+            sides["ChatLlamaCpp.stream"] = peer_stream
         for name, file in self.files.items():
             figures: dict[str, list[float]] = {}
             for run in range(self.runs):
                 question = material.QUESTIONS[run % len(material.QUESTIONS)]
-                with loaded(file) as model, BareLoop(file) as loop:
-                    ids = loop.tokenize(model.render(question))
-                    bare = loop.one(ids, LONG_TOKENS)
-                    add(figures, "bare loop", bare.tokens_per_second)
-                    chat = chat_model(file, LONG_TOKENS)
-                    add(figures, "ChatLocal.stream", speed(lambda: consume(chat.stream(question)), bare.tokens))
-                with loaded(file):
-                    chat = chat_model(file, LONG_TOKENS)
-                    add(figures, "ChatLocal.invoke", speed(lambda: chat.invoke(question), bare.tokens))
-                if self.peer:
-                    other = peer_model(file, LONG_TOKENS)
-                    add(figures, "ChatLlamaCpp.stream", speed(lambda: consume(other.stream(question)), bare.tokens))
-                    del other
-                    gc.collect()
+                for side, function in sides.items():
+                    add(figures, side, alone(function, file, question))
             table(f"one stream, {LONG_TOKENS} tokens, {name}, tokens a second", figures, "bare loop")
 
     def batch(self) -> None:
         """Sixteen unrelated questions at once."""
-        for name, file in self.files.items():
-            figures: dict[str, list[float]] = {}
-            for _ in range(self.runs):
-                with loaded(file) as model, BareLoop(file) as loop:
-                    prompts = [loop.tokenize(model.render(question)) for question in material.QUESTIONS]
-                    add(figures, "bare loop", loop.many(prompts, MAX_TOKENS).seconds)
-                    chat = chat_model(file, MAX_TOKENS)
-                    add(figures, "ChatLocal.batch", seconds(lambda: chat.batch(material.QUESTIONS)))
-                with loaded(file):
-                    chat = chat_model(file, MAX_TOKENS)
-                    add(figures, "ChatLocal.abatch", seconds(lambda: asyncio.run(chat.abatch(material.QUESTIONS))))
-                if self.peer:
-                    add(figures, "ChatLlamaCpp, one by one", peer_seconds(file, material.QUESTIONS))
-            table(f"16 questions, {MAX_TOKENS} tokens, {name}, seconds", figures, "ChatLlamaCpp, one by one")
+        sides = {"bare loop": bare_many, "ChatLocal.batch": our_batch, "ChatLocal.abatch": our_abatch}
+        self._seconds("16 questions", sides, [material.QUESTIONS])
 
     def contexts(self) -> None:
         """Thirty-two questions on four contexts, and thirty-two others afterwards."""
-        first, second = material.context_questions(0), material.context_questions(1)
+        rounds = [material.context_questions(0), material.context_questions(1)]
+        self._seconds("32 questions on 4 contexts", {"bare loop": bare_many, "ChatLocal.batch": our_batch}, rounds)
+
+    def _seconds(self, title: str, sides: dict[str, Any], rounds: list[list[str]]) -> None:
+        """Seconds of each side for each round of prompts; a side keeps what it has cached between rounds."""
+        if self.peer:
+            sides = {**sides, "ChatLlamaCpp, one by one": peer_each}
         for name, file in self.files.items():
-            figures: dict[str, list[float]] = {}
+            tables: list[dict[str, list[float]]] = [{} for _ in rounds]
             for _ in range(self.runs):
-                with loaded(file) as model, BareLoop(file, context=12288) as loop:
-                    prompts = [loop.tokenize(model.render(question)) for question in first]
-                    add(figures, "bare loop", loop.many(prompts, MAX_TOKENS).seconds)
-                    chat = chat_model(file, MAX_TOKENS)
-                    add(figures, "ChatLocal.batch", seconds(lambda: chat.batch(first)))
-                    add(figures, "ChatLocal.batch, others on the same contexts", seconds(lambda: chat.batch(second)))
-                if self.peer:
-                    add(figures, "ChatLlamaCpp, one by one", peer_seconds(file, first))
-            table(f"32 questions on 4 contexts, {name}, seconds", figures, "ChatLlamaCpp, one by one")
+                for side, function in sides.items():
+                    for figures, taken in zip(tables, alone(function, file, rounds), strict=True):
+                        add(figures, side, taken)
+            for number, figures in enumerate(tables):
+                which = "" if len(tables) == 1 else f", round {number + 1}"
+                table(f"{title}{which}, {MAX_TOKENS} tokens, {name}, seconds", figures, "ChatLlamaCpp, one by one")
+                if "ChatLlamaCpp, one by one" in figures:
+                    table("  against the bare loop", figures, "bare loop")
 
     def first_token(self) -> None:
         """Time to the first token with a long prefix, cold and seen."""
@@ -141,6 +138,68 @@ class Suite:
         table("import, seconds", figures, None)
 
 
+def prompt_ids(loop: BareLoop, question: str) -> list[int]:
+    """What the engine sends for a question, for the bare loop."""
+    return loop.tokenize(render_prompt("smollm2", [{"role": "user", "content": question}]))
+
+
+def bare_one(file: Path, question: str) -> float:
+    """Tokens a second of the bare loop."""
+    with BareLoop(file) as loop:
+        loop.one(prompt_ids(loop, "Warm up."), 4)
+        return loop.one(prompt_ids(loop, question), LONG_TOKENS).tokens_per_second
+
+
+def bare_many(file: Path, rounds: list[list[str]]) -> list[float]:
+    """Seconds of the bare batched loop for each round."""
+    with BareLoop(file, context=12288) as loop:
+        loop.one(prompt_ids(loop, "Warm up."), 4)
+        return [loop.many([prompt_ids(loop, text) for text in texts], MAX_TOKENS).seconds for texts in rounds]
+
+
+def our_stream(file: Path, question: str) -> float:
+    """Tokens a second through ``ChatLocal.stream``."""
+    with loaded(file):
+        return stream_speed(chat_model(file, LONG_TOKENS), question)
+
+
+def our_invoke(file: Path, question: str) -> float:
+    """Tokens a second through ``ChatLocal.invoke``."""
+    with loaded(file):
+        chat = chat_model(file, LONG_TOKENS)
+        begin = time.perf_counter()
+        usage = chat.invoke(question).usage_metadata
+        return usage["output_tokens"] / (time.perf_counter() - begin)
+
+
+def our_batch(file: Path, rounds: list[list[str]]) -> list[float]:
+    """Seconds of ``ChatLocal.batch`` for each round."""
+    with loaded(file):
+        chat = chat_model(file, MAX_TOKENS)
+        return [seconds(partial(chat.batch, texts)) for texts in rounds]
+
+
+def our_abatch(file: Path, rounds: list[list[str]]) -> list[float]:
+    """Seconds of ``ChatLocal.abatch`` for each round."""
+    with loaded(file):
+        chat = chat_model(file, MAX_TOKENS)
+        return [seconds(lambda texts=texts: asyncio.run(chat.abatch(texts))) for texts in rounds]
+
+
+def peer_stream(file: Path, question: str) -> float:
+    """Tokens a second of the peer's stream."""
+    other = peer_model(file, LONG_TOKENS)
+    other.invoke("Warm up.")
+    return stream_speed(other, question)
+
+
+def peer_each(file: Path, rounds: list[list[str]]) -> list[float]:
+    """Seconds of the peer, prompts one after the other: two at once abort its process."""
+    other = peer_model(file, MAX_TOKENS)
+    other.invoke("Warm up.")
+    return [seconds(lambda texts=texts: [other.invoke(text) for text in texts]) for texts in rounds]
+
+
 @contextmanager
 def loaded(file: Path) -> Iterator[LoadedModel]:
     """A model in memory; ChatLocal objects inside the block share it, and nothing is left of it afterwards."""
@@ -171,17 +230,6 @@ def peer_model(file: Path, max_tokens: int) -> Any:
     )
 
 
-def peer_seconds(file: Path, prompts: list[str]) -> float:
-    """Seconds of the peer for the prompts one after the other: two at once abort its process."""
-    other = peer_model(file, MAX_TOKENS)
-    other.invoke("Warm up.")
-    try:
-        return seconds(lambda: [other.invoke(prompt) for prompt in prompts])
-    finally:
-        other.client.close()
-        gc.collect()
-
-
 async def longest_stall(chat: ChatLocal) -> float:
     """Seconds by which the event loop was late at most, looking every millisecond."""
     worst = 0.0
@@ -205,12 +253,6 @@ async def longest_stall(chat: ChatLocal) -> float:
     return worst
 
 
-def consume(stream: Any) -> None:
-    """Read a stream to its end."""
-    for _ in stream:
-        pass
-
-
 def seconds(action: Callable[[], object]) -> float:
     """Wall time of a call."""
     begin = time.perf_counter()
@@ -218,9 +260,11 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def speed(action: Callable[[], object], tokens: int) -> float:
-    """Tokens a second of a call that makes ``tokens`` tokens."""
-    return tokens / seconds(action)
+def stream_speed(chat: Any, question: str) -> float:
+    """Tokens a second of a stream; a chunk with text is a token in either wrapper."""
+    begin = time.perf_counter()
+    tokens = sum(1 for chunk in chat.stream(question) if chunk.content)
+    return tokens / (time.perf_counter() - begin)
 
 
 def resident() -> int:

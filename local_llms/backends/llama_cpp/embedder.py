@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from local_llms.backends.base import BackendInfo
 from local_llms.backends.llama_cpp.batch import TokenBatch
-from local_llms.backends.llama_cpp.logs import Listening
 from local_llms.backends.llama_cpp.native import Native
 from local_llms.backends.llama_cpp.vocabulary import Vocabulary, check_ids
 from local_llms.errors import DecodeError
@@ -68,11 +67,10 @@ class Embedder:
         positions = [position for ids in texts for position in range(len(ids))]
         sequences = [number for number, ids in enumerate(texts) for _ in ids]
         batch = self._batch.filled(tokens, positions, sequences, [1] * len(tokens))
-        with Listening() as heard:
-            # A model without a KV cache takes the encoder's way by itself.
-            code = lib.llama_decode(native.context, batch)
-            if native.memory:
-                lib.llama_memory_clear(native.memory, True)
+        # A model without a KV cache takes the encoder's way by itself.
+        code, heard = native.decode(batch)
+        if native.memory:
+            lib.llama_memory_clear(native.memory, True)
         if code != 0:
             native.check_open()
             raise DecodeError(f"llama.cpp could not embed these texts (code {code}){heard.last_words()}")

@@ -13,6 +13,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 from local_llms.backends.base import LoadOptions
+from local_llms.backends.llama_cpp.compute import compute
 from local_llms.backends.llama_cpp.logs import Listening, install
 from local_llms.errors import EngineClosed, EngineForked, ModelLoadError, OptionError
 from local_llms.hub.gguf import GGUFHeader
@@ -144,6 +145,14 @@ class Native:
         with self._changed:
             if not self._closed:
                 self._flag[0] = 0
+
+    def decode(self, batch: Any) -> tuple[int, Listening]:
+        """Compute a batch in the computing thread: llama.cpp's code, 0 for success, and what it said."""
+        return compute(lambda: self._decode(batch))
+
+    def _decode(self, batch: Any) -> tuple[int, Listening]:
+        with Listening() as heard:
+            return lib.llama_decode(self.context, batch), heard
 
     def close(self) -> None:
         """Interrupt what runs, wait for those inside, and free everything. Does nothing twice or in a fork."""

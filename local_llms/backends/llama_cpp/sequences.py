@@ -47,8 +47,7 @@ class Sequences:
             if not batch:
                 return np.empty((0, self._info.vocabulary_size), np.float32)
             native.begin()
-            with Listening() as heard:
-                code = lib.llama_decode(native.context, batch)
+            code, heard = native.decode(batch)
             if code != 0:
                 self._undo(chunks, code)
                 native.check_open()
