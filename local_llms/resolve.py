@@ -44,17 +44,18 @@ class ModelSource:
     file: Path | None
     hub: HubName | None = None
 
-    def path(self) -> Path:
+    def path(self, *, refresh: bool = False) -> Path:
         """The local file, fetched where it is not here yet. Raises DownloadError or ModelFileError.
 
-        A model that must not be used commercially says so once, as a warning in the log.
+        ``refresh``: the hub is asked for a newer one. A model that must not be used commercially says so once, as a
+        warning in the log.
         """
         if self.card is not None and self.card.commercial_use == "no":
             _say_once(self.card.name, self.card.licence)
         if self.hub is not None:
-            return fetch_named(self.hub)
+            return fetch_named(self.hub, refresh=refresh)
         if self.card is not None:
-            return fetch(self.card)
+            return fetch(self.card, refresh=refresh)
         return self._own_file()
 
     def here(self) -> Path | None:

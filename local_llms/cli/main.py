@@ -10,12 +10,14 @@ import typer
 from typer.core import TyperGroup
 
 from local_llms.cli.bench import bench
+from local_llms.cli.cache import cache
 from local_llms.cli.chat import chat
 from local_llms.cli.complete import complete
 from local_llms.cli.console import out
 from local_llms.cli.demo import demo
 from local_llms.cli.info import info
 from local_llms.cli.models_table import list_
+from local_llms.cli.pull import pull
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
@@ -23,6 +25,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "complete": complete,
     "list": list_,
     "info": info,
+    "pull": pull,
+    "cache": cache,
     "bench": bench,
 }
 

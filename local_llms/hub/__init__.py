@@ -3,6 +3,7 @@
 from local_llms.hub.fetching import cached, cached_named, fetch, fetch_named
 from local_llms.hub.gguf import GGUFArray, GGUFHeader, TensorInfo, read_header
 from local_llms.hub.gguf_check import check_gguf
+from local_llms.hub.inventory import KeptModel, kept_model, kept_models, remove_unfinished
 from local_llms.hub.names import PREFIX, HubName, parse_hub_name
 from local_llms.hub.progress import Progress
 
@@ -11,6 +12,7 @@ __all__ = [
     "GGUFArray",
     "GGUFHeader",
     "HubName",
+    "KeptModel",
     "Progress",
     "TensorInfo",
     "cached",
@@ -18,6 +20,9 @@ __all__ = [
     "check_gguf",
     "fetch",
     "fetch_named",
+    "kept_model",
+    "kept_models",
     "parse_hub_name",
     "read_header",
+    "remove_unfinished",
 ]

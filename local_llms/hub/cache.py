@@ -39,6 +39,12 @@ class Slot:
     origin: str
     sha256: str | None
 
+    @property
+    def wanted(self) -> str | None:
+        """The digest that the file must have, given or recorded; None where nothing tells."""
+        record = self._record()
+        return self.sha256 or (record.sha256 if record else None)
+
     def is_good(self) -> bool:
         """Whether the file is there and verified; hashes it where it changed since, and remembers that it was good."""
         if self.is_recorded():
@@ -57,8 +63,7 @@ class Slot:
 
     def verify(self) -> Record | None:
         """What to remember of the file, if its content has the digest that it must have: hashes all of it."""
-        record, seen = self._record(), self._stat()
-        wanted = self.sha256 or (record.sha256 if record else None)
+        wanted, seen = self.wanted, self._stat()
         if seen is None or wanted is None or digest(self.path) != wanted:
             return None
         return Record(*seen, wanted, self.origin)
@@ -91,6 +96,10 @@ class Slot:
             write_record(self.record_path, record)
         except OSError:
             return
+
+    def forget(self) -> None:
+        """Remove the record: what the file is has to be found out again."""
+        self.record_path.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> Record | None:

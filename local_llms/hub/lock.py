@@ -13,20 +13,23 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock that the file ``path`` stands for; wait while someone else has it.
 
-    The system lets go of it when its holder dies, however that happens. The file itself stays.
+    The system lets go of it when its holder dies, however that happens. The file itself stays. Gives True; without
+    ``wait``, False where someone else has the lock.
     """
     with path.open("a+b") as file:
-        if not _try_lock(file.fileno()):
+        held = _try_lock(file.fileno())
+        if not held and wait:
             _logger.info("Waiting for another process that holds %s", path)
-            while not _try_lock(file.fileno()):
+            while not (held := _try_lock(file.fileno())):
                 time.sleep(0.05)
         try:
-            yield
+            yield held
         finally:
-            _unlock(file.fileno())
+            if held:
+                _unlock(file.fileno())
 
 
 if sys.platform == "win32":
