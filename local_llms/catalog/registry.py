@@ -1,15 +1,18 @@
 """All families together: those that come with the package and the user's own.
 
 The user's files are ``families/*.toml`` in the config folder. They add to the catalog; no name may be given twice.
-Reading happens at the first question, and again only when one of the user's files or ``LOCAL_LLMS_HOME`` changes.
+Installed packages add to it too: an entry point of the group ``local_llms.families`` names a package, and the
+``*.toml`` files in it are families. Reading happens at the first question, and again only when one of the user's files
+or ``LOCAL_LLMS_HOME`` changes.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +20,9 @@ from local_llms.catalog.reader import parse_family
 from local_llms.catalog.schema import ClassKind, CommercialUse, Family, ModelCard, ModelKind, Template
 from local_llms.errors import CatalogError, ModelNotFound
 from local_llms.paths import config_dir
+
+ENTRY_POINTS = "local_llms.families"
+"""Group of the entry points of packages that bring families."""
 
 Stamp = tuple[str, int, int]
 """A user's file: path, modification time in nanoseconds, size in bytes."""
@@ -60,14 +66,17 @@ def find_model(name: str) -> ModelCard:
     return known[name]
 
 
-def list_models(family: str | None = None, commercial_use: CommercialUse | None = None) -> list[ModelCard]:
+def list_models(family: str | None = None, commercial_use: CommercialUse | bool | None = None) -> list[ModelCard]:
     """The models of the catalog, by family and size.
 
-    ``family`` keeps those of one family, ``commercial_use`` those whose licence allows commercial use in that way.
+    ``family`` keeps those of one family, ``commercial_use`` those whose licence allows commercial use in that way: True
+    is "yes" and False is "no"; those with conditions to read first are asked for by "conditional".
     Raises ModelNotFound for a family that does not exist.
     """
     if family is not None:
         find_family(family)
+    if isinstance(commercial_use, bool):
+        commercial_use = "yes" if commercial_use else "no"
     cards = [
         card
         for card in _current().models.values()
@@ -109,14 +118,36 @@ def _shipped() -> tuple[tuple[str, Family], ...]:
     )
 
 
+@lru_cache(maxsize=1)
+def _of_packages() -> tuple[tuple[str, Family], ...]:
+    """The families that installed packages bring. A package is found without running it, unless it lies in another."""
+    found: list[tuple[str, Family]] = []
+    for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
+        where = f"the entry point {point.name} of {point.dist.name if point.dist else 'a package'}"
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except (ImportError, ValueError):
+            spec = None
+        folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+        files = sorted(file for folder in folders for file in folder.glob("*.toml"))
+        if not files:
+            raise CatalogError(
+                f"{where} names {point.value!r}, which is no package with *.toml files. Correct it, or uninstall that "
+                "package."
+            )
+        found += [(f"{file}, by {where}", _read(file)) for file in files]
+    return tuple(found)
+
+
 @lru_cache(maxsize=8)
 def _load(user_files: tuple[Stamp, ...]) -> _Catalog:
     own = tuple((path, _read(Path(path))) for path, _, _ in user_files)
     catalog = _Catalog()
-    for files in (_shipped(), own):
+    for files in (_shipped(), _of_packages(), own):
         _add_defaults(catalog, files)
-    _add_names(catalog, _shipped() + own)
-    _check_templates(catalog, _shipped() + own)
+    every = _shipped() + _of_packages() + own
+    _add_names(catalog, every)
+    _check_templates(catalog, every)
     return catalog
 
 
