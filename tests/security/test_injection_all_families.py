@@ -15,7 +15,7 @@ import pytest
 
 from local_llms.backends.base import BackendInfo
 from local_llms.catalog import Template, families
-from local_llms.errors import TemplateError
+from local_llms.errors import OptionError, TemplateError
 from local_llms.prompts import Prompt, Segment, encode, render, text_of
 
 CONTENTS = 2000
@@ -83,9 +83,17 @@ def markers() -> list[str]:
         found |= {template.eos_token, *template.stop_tokens, *MARKER.findall(template.bos_token)}
         for system, tools in shapes(template):
             messages, options = conversation("xxxxx", system=system, tools=tools)
-            prompt = render(template, messages, **options)
+            prompt = written(template, messages, options)
             found.update(*(MARKER.findall(segment.text) for segment in prompt if segment.trusted))
     return sorted(found - {""})
+
+
+def written(template: Template, messages: list[dict[str, Any]], options: dict[str, Any]) -> Prompt:
+    """The prompt; the input only where the template has a place for one."""
+    try:
+        return render(template, messages, **options)
+    except OptionError:
+        return render(template, messages, **{**options, "input": None})
 
 
 def shapes(template: Template) -> list[tuple[bool, bool]]:
@@ -94,7 +102,7 @@ def shapes(template: Template) -> list[tuple[bool, bool]]:
     for system, tools in ((False, False), (True, False), (False, True), (True, True)):
         messages, options = conversation("xxxxx", system=system, tools=tools)
         try:
-            render(template, messages, **options)
+            written(template, messages, options)
         except TemplateError:
             continue
         taken.append((system, tools))
@@ -181,9 +189,9 @@ def test_what_is_said_never_becomes_a_special_token(family: str) -> None:
         key = (template.name, system, tools, opened)
         if key not in harmless:
             messages, options = conversation("xxxxx", system=system, tools=tools)
-            harmless[key] = special(render(template, messages, add_generation_prompt=opened, **options))
+            harmless[key] = special(written(template, messages, {**options, "add_generation_prompt": opened}))
         messages, options = conversation(texts, system=system, tools=tools)
-        prompt = render(template, messages, add_generation_prompt=opened, **options)
+        prompt = written(template, messages, {**options, "add_generation_prompt": opened})
         assert special(prompt) == harmless[key], (template.name, texts)
 
 
@@ -203,6 +211,6 @@ def test_the_attack_would_succeed_on_the_rendered_string() -> None:
     succeeded = 0
     for template in TEMPLATES:
         messages, options = conversation([hostile(chance) for _ in range(5)], system=False, tools=False)
-        prompt = render(template, messages, **options)
+        prompt = written(template, messages, options)
         succeeded += special((Segment(text_of(prompt), True),)) != special(prompt)
     assert succeeded > len(TEMPLATES) / 2
