@@ -5,6 +5,8 @@ Its ``Llama`` class is not used: that serves one sequence, and two threads in it
 ====================  ==================================================================================
 ``logs``              what llama.cpp says goes to the logger "local_llms.llama_cpp"
 ``native``            a loaded model and its context: opened, guarded against use after close and fork, freed
+``compute``           the one thread of the process that computes
+``facts``             what the file says of its model, and the context that suits it
 ``vocabulary``        text ↔ ids
 ``batch``             the tokens of one call, in arrays that llama.cpp reads
 ``sequences``         the KV cache or the recurrent states: decode, copy, cut, free
