@@ -24,6 +24,10 @@ ROOM_TO_GROW = 16
 """Cache cells left free per running request when another one is admitted, so that it need not be preempted at once."""
 
 
+CAREFUL_CHUNK = 128
+"""Prompt tokens in a step in which others decode, while nobody knows how long that takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """Let the empty sequence ``target`` begin with the first ``length`` tokens of ``source``."""
@@ -60,8 +64,8 @@ class Scheduler:
         self._info = info
         # Whoever decodes finds room in every step, and one that reads its prompt does.
         self.max_parallel = min(max_parallel, info.max_sequences, info.batch_tokens)
-        self.prompt_chunk = info.batch_tokens
-        """The most prompt tokens in a step in which others decode; the worker lowers it where steps take long."""
+        self.prompt_chunk = min(CAREFUL_CHUNK, info.batch_tokens)
+        """The most prompt tokens in a step in which others decode; the worker sets it once it knows the speed."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -165,7 +169,11 @@ class Scheduler:
         return moves
 
     def _fill(self, step: Step) -> None:
-        """A token for every sequence that decodes, and in the room that is left the prompts, the oldest first."""
+        """A token for every sequence that decodes, and prompts in the room that is left.
+
+        At least half of that is for the oldest prompt. Younger ones that fit into the other half whole come next, so
+        that a short question does not wait behind a long document.
+        """
         room = self._info.batch_tokens
         decoding = [sequence for sequence in self.running if sequence.decoding]
         for sequence in decoding:
@@ -173,13 +181,20 @@ class Scheduler:
         room -= len(decoding)
         if decoding:
             room = min(room, self.prompt_chunk)
-        for sequence in self.running:
-            if room <= 0:
-                break
-            if not sequence.decoding:
-                length = min(sequence.remaining, room)
-                self._add_chunk(step, sequence, length)
-                room -= length
+        reading = [sequence for sequence in self.running if not sequence.decoding]
+        spare, short = room // 2, []
+        for sequence in reading[1:]:
+            if sequence.remaining <= spare:
+                short.append(sequence)
+                spare -= sequence.remaining
+        shares = [*short, *reading[:1], *(sequence for sequence in reading[1:] if sequence not in short)]
+        lengths: dict[Sequence, int] = {}
+        for sequence in shares:
+            lengths[sequence] = min(sequence.remaining, room)
+            room -= lengths[sequence]
+        for sequence in reading:
+            if lengths[sequence]:
+                self._add_chunk(step, sequence, lengths[sequence])
 
     def _admit(self, step: Step) -> None:
         blocked: list[Sequence] = []

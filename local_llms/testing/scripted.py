@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -226,8 +225,9 @@ class ScriptedBackend:
         for text in texts:
             if not 0 < len(text) <= self._info.context_length or not all(0 <= token < VOCABULARY for token in text):
                 raise ValueError("an empty or overlong text, or no such token")
-        if self._step_seconds:
-            time.sleep(self._step_seconds)
+        self._interrupt.clear()
+        if self._step_seconds and self._interrupt.wait(self._step_seconds):
+            raise DecodeError("interrupted")
         rows = [np.random.default_rng(zlib.crc32(bytes(str(list(text)), "ascii"))).standard_normal(8) for text in texts]
         vectors = np.array(rows, dtype=np.float32).reshape(len(texts), 8)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
@@ -237,7 +237,7 @@ class ScriptedBackend:
         return [BOS, *self.tokenize(text)[: self._info.context_length - 2], EOS]
 
     def interrupt(self) -> None:
-        """End a running decode."""
+        """End a running decode or embed."""
         self._interrupt.set()
 
     def close(self) -> None:

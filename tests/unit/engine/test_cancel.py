@@ -231,10 +231,10 @@ def test_a_step_that_serves_somebody_else_is_not_interrupted(serve) -> None:
 
 
 class Slow(ScriptedBackend):
-    """An interrupt that takes its time: the step that it was meant for is over by then."""
+    """An interrupt that takes its time: the step of 0.05 s that it was meant for is over by then."""
 
     def interrupt(self) -> None:
-        time.sleep(0.1)
+        time.sleep(0.08)
         super().interrupt()
 
 
@@ -244,8 +244,10 @@ def test_an_interrupt_that_comes_late_hits_nobody_else(serve) -> None:
         leaves = ask(engine, "leaves", 400)
         wait_until(lambda: engine._worker._decoding, "it computes")
         stays = ask(engine, "stays", 3)
+        embeds = engine.embed([[1]])
         leaves.cancel()
         assert stays.result().text == alone("stays", 3)
+        assert embeds.result(timeout=5).shape == (1, 8)
     assert engine.stats().failed == 0
 
 

@@ -45,6 +45,39 @@ def test_a_long_prompt_stalls_nobody() -> None:
     assert house.done, "the long prompt was not read in as few steps as there was room for"
 
 
+def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
+    house = House()
+    house.add([7] * 640)
+    house.step()
+    short = [house.add([number] * 15) for number in range(3)]
+    house.step()
+    assert [sequence in house.done for sequence in short] == [True, True, False]
+    house.step()
+    assert short[2] in house.done
+
+
+def test_a_long_prompt_goes_on_however_many_short_ones_come() -> None:
+    house = House(cache_tokens=5000)
+    long = house.add([7] * 320)
+    for number in range(10):
+        assert long in house.wanted
+        for more in range(4):
+            house.add([100 + number, more] * 8)
+        step = house.step()
+        assert sum(len(chunk.tokens) for chunk in chunks_of(step, long)) >= 32
+        assert sum(len(chunk.tokens) for chunk in step.chunks) == 64
+    assert long in house.done
+
+
+def test_long_prompts_are_read_one_after_the_other() -> None:
+    house = House(cache_tokens=5000)
+    first, second = house.add([1] * 200), house.add([2] * 200)
+    assert house.step().sequences == [first]
+    house.run()
+    assert house.done == [first, second]
+    assert len(house.backend.decodes) == 7
+
+
 def test_the_worker_can_make_chunks_smaller_while_others_decode() -> None:
     house = House()
     house.add([1], answer=50)
@@ -246,7 +279,7 @@ def test_who_waits_for_a_prefix_lets_others_pass_and_is_served() -> None:
     other = house.add([9, 9])
     house.step()
     assert waits.number is None
-    assert other.number is not None
+    assert other in house.done
     assert first.number is not None
     house.run()
     assert waits.cached == len(PREFIX)
