@@ -129,6 +129,8 @@ class ScriptedBackend:
     def token_bytes(self, token_id: int) -> bytes:
         """One byte, or none for a special token."""
         self._check_open()
+        if token_id in self._info.special_tokens.values():
+            return b""
         if not 0 <= token_id < VOCABULARY:
             raise ValueError("no such token")
         return bytes([token_id]) if token_id < 256 else b""

@@ -37,6 +37,12 @@ def model() -> Iterator[ScriptedModel]:
         yield scripted
 
 
+def held(model: ScriptedModel) -> int:
+    """Engines of the model that the pool holds; other tests of the process may hold theirs."""
+    folder = Path(model.path).resolve().parent
+    return sum(1 for weights in pool._engines if weights.path.resolve().parent == folder)
+
+
 def test_a_string_is_one_user_message_in_the_template(model: ScriptedModel) -> None:
     with load_model(model) as loaded:
         assert loaded.render("Hi") == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
@@ -111,7 +117,7 @@ def test_a_dropped_handle_frees_the_weights(model: ScriptedModel) -> None:
     while not model.backend.closed and time.monotonic() < end:
         time.sleep(0.01)
     assert model.backend.closed
-    assert not pool._engines
+    assert held(model) == 0
 
 
 def test_a_failed_load_leaves_nothing(model: ScriptedModel) -> None:
@@ -121,7 +127,7 @@ def test_a_failed_load_leaves_nothing(model: ScriptedModel) -> None:
     make, model.make = model.make, broken
     with pytest.raises(ModelFileError, match="broken"):
         load_model(model)
-    assert not pool._engines
+    assert held(model) == 0
     model.make = make
     with load_model(model) as loaded:
         assert loaded.generate("Hi").text == "Good morning"
@@ -223,7 +229,7 @@ def test_wrong_call_options(model: ScriptedModel, options: dict[str, object], er
 def test_wrong_loading_options(model: ScriptedModel, options: dict[str, object], error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         load_model(model, **options)
-    assert not pool._engines
+    assert held(model) == 0
 
 
 def test_empty_prompts(model: ScriptedModel) -> None:
