@@ -193,9 +193,7 @@ class Worker:
             if self._closing:
                 return False
             while self._arrived:
-                job = self._arrived.popleft()
-                self._jobs[job.sequence] = job
-                self._scheduler.add(job.sequence)
+                self._take_in(self._arrived.popleft())
         while self._cancelled:
             job = self._cancelled.popleft()
             if job.sequence in self._jobs:
@@ -203,8 +201,18 @@ class Worker:
                 self._leave(job, self._scheduler.finish)
         now = time.monotonic()
         for job in [job for job in self._jobs.values() if (job.request.deadline or math.inf) <= now]:
-            self._fail(job, DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
+            self._counts["failed"] += 1
+            self._leave(job, self._scheduler.finish)
+            job.channel.close(DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
         return True
+
+    def _take_in(self, job: Job) -> None:
+        if job.channel.outcome is not None:
+            # Cancelled already: its place among the cancelled may have been passed before it got here.
+            self._counts["cancelled"] += 1
+            return
+        self._jobs[job.sequence] = job
+        self._scheduler.add(job.sequence)
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -218,14 +226,14 @@ class Worker:
                 self._counts["cached"] += job.sequence.cached
         with self._computing:
             self._decoding, self._interrupted = jobs, False
-        if step.chunks:
-            self._decode(step)
+        done = bool(step.chunks) and self._decode(step)
         elapsed = time.monotonic() - started
         self._counts["steps"] += 1
         self._busy_seconds += elapsed
-        self._adapt(step, elapsed)
+        if done:
+            self._adapt(step, elapsed)
 
-    def _decode(self, step: Step) -> None:
+    def _decode(self, step: Step) -> bool:
         """Compute a step. Where it fails, its requests are tried alone, so that one cannot harm another."""
         try:
             logits = self._backend.decode(step.chunks)
@@ -233,18 +241,19 @@ class Worker:
             unservable = self._scheduler.cache_full(step)
             if unservable is not None:
                 self._fail(self._jobs[unservable], error)
-            return
+            return False
         except (LocalLLMError, ValueError) as error:
             if len(step.chunks) == 1 and not (self._interrupted or self._closing):
                 self._fail(self._jobs[step.sequences[0]], error)
             else:
                 # An interruption as well may lose what was computed; its requests are about to be taken out.
                 self._move(self._scheduler.retry_alone(step))
-            return
+            return False
         finally:
             with self._computing:
                 self._decoding = ()
         self._advance(step, logits)
+        return True
 
     def _advance(self, step: Step, logits: Logits) -> None:
         """Sample for every sequence whose last token was computed, and hand the tokens out."""

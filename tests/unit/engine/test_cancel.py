@@ -287,6 +287,28 @@ def test_one_that_waits_for_the_prefix_of_a_cancelled_one_goes_on(serve) -> None
     assert second.result().text == alone(f"{text}2", 5)
 
 
+def test_one_that_is_cancelled_before_the_engine_has_seen_it(serve) -> None:
+    # In the worst moment: the engine has taken in what arrived, and is going through the cancelled.
+    meanwhile: list[Stream] = []
+
+    class Watched(ScriptedBackend):
+        def free(self, sequence: int) -> None:
+            super().free(sequence)
+            if not meanwhile:
+                meanwhile.append(ask(engine, "in between", 400))
+                meanwhile[0].cancel()
+
+    engine: Engine = serve(kind=Watched, step_seconds=0.01)
+    ask(engine, "hello", 3).result()
+    stream = ask(engine, "hello", 400)
+    wait_until(lambda: len(engine.backend.decodes) > 4, "it computes")
+    stream.cancel()
+    wait_quiet(engine, 2.0)
+    assert meanwhile
+    assert engine.stats().cancelled == 2
+    assert not any(chunk.tokens[-1] == ord("n") for decode in engine.backend.decodes for chunk in decode)
+
+
 def test_leaving_while_preempted(serve) -> None:
     engine = serve(cache_tokens=100, step_seconds=0.002)
     old = ask(engine, "old", 90)

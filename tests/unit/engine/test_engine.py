@@ -232,6 +232,7 @@ def test_a_deadline_passes_while_nobody_reads(serve) -> None:
             stream.result()
     assert queued.completion is None
     assert engine.stats().failed == 2
+    assert ask(engine, "first", 1).result().usage.cached_prompt_tokens == len("first")
 
 
 def test_a_deadline_ends_a_wait_in_the_queue(serve) -> None:
