@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from local_llms.backends.base import Backend
+from local_llms.backends.base import Backend, Chunk
+from local_llms.errors import DecodeError
 from local_llms.testing.backend_contract import BackendContract, EmbeddingContract
 from local_llms.testing.scripted import ScriptedBackend
 
@@ -49,3 +51,21 @@ class TestEmbedding(EmbeddingContract):
     @classmethod
     def load(cls) -> Callable[[], Backend]:
         return lambda: ScriptedBackend(**SMALL)
+
+
+def test_logits_are_valid_until_the_next_call_only() -> None:
+    backend = ScriptedBackend()
+    logits = backend.decode([Chunk(0, 0, [1, 2])])
+    assert np.isfinite(logits).all()
+    backend.free(5)
+    assert np.isnan(logits).all()
+
+
+def test_a_failure_loses_a_recurrent_state() -> None:
+    failing = {"fail_on": lambda chunks: any(3 in chunk.tokens for chunk in chunks)}
+    for can_cut, left in ((True, {0: [1, 2]}), (False, {})):
+        backend = ScriptedBackend(can_cut=can_cut, **failing)
+        backend.decode([Chunk(0, 0, [1, 2])])
+        with pytest.raises(DecodeError):
+            backend.decode([Chunk(0, 2, [3])])
+        assert backend.sequences == left

@@ -318,6 +318,15 @@ def test_leaving_while_preempted(serve) -> None:
     assert old.result().text == alone("old", 90)
 
 
+def test_leaving_never_waits_for_a_lock(serve) -> None:
+    # The garbage collector may drop a stream in a thread that holds the engine's locks.
+    engine = serve(step_seconds=0.01)
+    stream = ask(engine, "hello", 400)
+    with engine._worker._computing:
+        stream.cancel()
+    wait_quiet(engine, 2.0)
+
+
 def test_dropping_a_stream_in_the_engines_thread(serve) -> None:
     # The garbage collector may find a dropped stream while the engine hands a token to that very stream.
     engine = serve()

@@ -151,9 +151,10 @@ def test_sampling_depends_on_the_seed_and_not_on_the_company(serve) -> None:
 
 
 def test_logprobs_are_the_log_softmax_of_the_rows(serve) -> None:
-    # Answers of different lengths end at different steps, which must not touch the rows of the others.
+    # Answers of different lengths end at different steps. The shorter one of two that are alike is freed at once, and
+    # that call of the backend makes the rows of the others in this step invalid.
     engine = serve()
-    texts = [f"prompt {number}" for number in range(6)]
+    texts = [f"prompt {number // 2}" for number in range(6)]
     streams = [ask(engine, text, 3 + number, logprobs=True) for number, text in enumerate(texts)]
     for text, stream in zip(texts, streams, strict=True):
         events = list(stream)
@@ -272,12 +273,12 @@ def test_nothing_is_held_of_a_request_once_its_stream_is_dropped(serve) -> None:
 
 
 def test_idle_seconds(serve) -> None:
-    engine = serve(step_seconds=0.02)
-    stream = ask(engine, "x", 5)
+    engine = serve(step_seconds=0.05)
+    stream = ask(engine, "x", 20)
     assert engine.idle_seconds() == 0.0
     stream.result()
     wait_quiet(engine)
-    assert engine.idle_seconds() < 5
+    assert engine.idle_seconds() < 0.7, "the time of computing counts as idle"
     before = engine.idle_seconds()
     wait_until(lambda: engine.idle_seconds() > before + 0.05, "time passes")
 

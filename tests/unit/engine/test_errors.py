@@ -43,6 +43,15 @@ def test_nothing_is_kept_of_a_request_that_failed(serve) -> None:
     assert engine.backend.sequences == {}
 
 
+def test_a_step_that_failed_says_nothing_about_speed(serve) -> None:
+    engine = serve(fail_on=holds_bad)
+    with pytest.raises(DecodeError):
+        ask(engine, "a prompt that is longer than forty tokens, and fails!", 5).result()
+    assert engine._worker._prompt_speed == 0.0
+    ask(engine, "a prompt that is longer than forty tokens, and does not fail", 5).result()
+    assert engine._worker._prompt_speed > 0.0
+
+
 def test_all_fail_and_the_next_ones_do_not(serve) -> None:
     failing = threading.Event()
     failing.set()
@@ -132,7 +141,7 @@ def test_a_bug_ends_the_engine_and_nobody_waits_for_ever(serve, caplog: pytest.L
 
 
 class Breaking(TokenCallback):
-    """Raises in one of its methods, and writes down what it heard."""
+    """Raises in one of its methods, once, and writes down what it heard."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -140,7 +149,7 @@ class Breaking(TokenCallback):
 
     def hear(self, what: str) -> None:
         self.heard.append(what)
-        if what == self.where:
+        if self.heard.count(self.where) == 1 and what == self.where:
             raise KeyError("broken")
 
     def on_start(self, prompt_tokens: int) -> None:

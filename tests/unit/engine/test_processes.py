@@ -38,7 +38,19 @@ def test_a_fork_is_told_so_and_the_parent_goes_on() -> None:
     code = """
 running = ask(engine, "world", 100)
 future = engine.embed([[1]])
+
+# The worst moment: whatever lock the engine has is held by a thread that will not live in the child.
+held, go_on = threading.Event(), threading.Event()
+
+def hold():
+    with engine._worker._changed, engine._worker._computing:
+        held.set()
+        go_on.wait()
+
+threading.Thread(target=hold).start()
+held.wait()
 child = os.fork()
+go_on.set()
 if child == 0:
     refused(lambda: ask(engine, "again", 3))
     refused(lambda: engine.embed([[1]]))
