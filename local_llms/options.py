@@ -56,14 +56,14 @@ class SamplingOptions(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    temperature: float | None = Field(default=None, ge=0, description="0 is greedy.")
+    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="0 is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
     min_p: float | None = Field(default=None, ge=0, le=1)
     typical_p: float | None = Field(default=None, gt=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, description="1 is off.")
-    frequency_penalty: float | None = Field(default=None, description="0 is off.")
-    presence_penalty: float | None = Field(default=None, description="0 is off.")
+    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="1 is off.")
+    frequency_penalty: float | None = Field(default=None, allow_inf_nan=False, description="0 is off.")
+    presence_penalty: float | None = Field(default=None, allow_inf_nan=False, description="0 is off.")
     penalty_decay: float | None = Field(default=None, gt=0, le=1, description="1 is off.")
     logit_bias: dict[int, float] | None = Field(default=None, description="Token id → number added to its logit.")
     seed: int | None = Field(default=None, ge=0)

@@ -223,10 +223,12 @@ class Stream:
         self._give_up(DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
 
     def _remaining(self) -> float | None:
-        """Seconds until the deadline, at least 0."""
+        """Seconds until the deadline, at least 0, and no more than a lock can wait."""
         if os.getpid() != self._process:
             raise EngineForked("The request belongs to the process that this one was forked from; ask again here.")
-        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+        if self._deadline is None:
+            return None
+        return min(max(self._deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
     def _wait(self, *, for_tokens: bool) -> None:
         remaining = self._remaining()

@@ -246,6 +246,13 @@ def test_a_deadline_ends_a_wait_in_the_queue(serve) -> None:
     assert running.result().text == alone("first", 3)
 
 
+async def test_a_deadline_may_be_far_away(serve) -> None:
+    engine = serve(step_seconds=0.005)
+    for deadline in (math.inf, time.monotonic() + 1e12):
+        assert ask(engine, "hello", 5, deadline=deadline).result().text == alone("hello", 5)
+        assert (await ask(engine, "hello", 5, deadline=deadline).aresult()).text == alone("hello", 5)
+
+
 def test_a_reader_that_never_reads_delays_nobody(serve) -> None:
     engine = serve()
     unread = ask(engine, "unread", 300)

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local_llms.engine.sampler import Sampler, distribution, log_probability, sample
+from local_llms.errors import OptionError
+from local_llms.options import CallOptions
 from local_llms.types import SamplingParams
 
 SIZES = (260, 49_152)
@@ -269,6 +271,13 @@ def test_log_probability_is_that_of_the_softmax(size: int) -> None:
     expected = wide - wide.max() - math.log(np.exp(wide - wide.max()).sum())
     for token in (0, 17, size - 1, int(logits.argmax())):
         assert log_probability(logits, token) == pytest.approx(expected[token], abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", ["temperature", "repetition_penalty", "frequency_penalty", "presence_penalty"])
+def test_numbers_that_would_spoil_every_logit_do_not_get_here(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=name):
+        CallOptions.parse("generate()", {name: value})
 
 
 def test_speed_of_the_default_options() -> None:
