@@ -100,8 +100,9 @@ def test_a_loop_that_is_closed_under_its_reader(serve, result: bool) -> None:
 
 
 async def test_the_loop_is_not_held_up(serve) -> None:
-    # The design asks for 20 ms on a quiet machine; the bound here leaves room for one that is busy.
-    engine = serve(context_length=4000, cache_tokens=20_000)
+    # 20 ms on a quiet machine; the bound here leaves room for one that is busy. A step lets other threads run, as
+    # computing outside of Python does.
+    engine = serve(context_length=4000, cache_tokens=20_000, step_seconds=0.01)
     longest, running = 0.0, True
 
     async def watch() -> None:
@@ -116,7 +117,7 @@ async def test_the_loop_is_not_held_up(serve) -> None:
     await asyncio.gather(*[read(ask(engine, f"{number} {'x' * 300}", 40)) for number in range(8)])
     running = False
     await watcher
-    assert longest < 0.25
+    assert longest < 0.1
 
 
 async def test_cancelling_reaches_a_task_that_is_woken_at_the_same_time(serve) -> None:
