@@ -5,8 +5,7 @@
     python -m tests.benchmarks.speed one batch  # some of the parts
 
 Every comparison runs its sides in turn, each in a process of its own, one decoding at a time, and shows medians. A
-model
-is loaded afresh for each run, so that no run profits from an earlier one's cached prefixes.
+model is loaded afresh for each run, so that no run profits from an earlier one's cached prefixes.
 """
 
 from __future__ import annotations
@@ -86,7 +85,9 @@ class Suite:
             tables: list[dict[str, list[float]]] = [{} for _ in rounds]
             for _ in range(self.runs):
                 for side, function in sides.items():
-                    for figures, taken in zip(tables, alone(function, file, rounds), strict=True):
+                    rounds_taken = alone(function, file, rounds)
+                    print(f"{name}, {side}:", *(f"{taken:.2f} s" for taken in rounds_taken), flush=True)
+                    for figures, taken in zip(tables, rounds_taken, strict=True):
                         add(figures, side, taken)
             for number, figures in enumerate(tables):
                 which = "" if len(tables) == 1 else f", round {number + 1}"
