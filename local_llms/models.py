@@ -20,15 +20,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.backends.base import LoadOptions
+from local_llms.backends.base import Adapter, LoadOptions
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import ModelCard, find_family, find_template
 from local_llms.engine import Engine, EngineStats, Request, Stream
-from local_llms.errors import EngineBusy, EngineClosed, TemplateError
+from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
 from local_llms.options import CallOptions, LoadingOptions, parse_options
 from local_llms.pool import SharedEngine, Weights, pool
-from local_llms.prompts import Prompt, check_not_empty, encode, render, text_of
-from local_llms.resolve import ChosenTemplate, ModelName, choose_template, find_source
+from local_llms.prompts import MessageLike, Preview, Prompt, check_not_empty, encode, preview, render, text_of
+from local_llms.resolve import ChosenTemplate, ModelName, adapter_path, choose_template, find_source
 from local_llms.types import Completion, Message
 
 __all__ = ["EngineStats", "LoadedModel", "ModelInfo", "PromptInput", "Stream", "load_model"]
@@ -90,12 +90,17 @@ class LoadedModel:
         source = find_source(model, family)
         self._card: ModelCard | None = source.card
         path = source.path()
-        load = LoadOptions(**{name: getattr(options, name) for name in LoadOptions.__dataclass_fields__})
+        load = LoadOptions(
+            **{name: getattr(options, name) for name in LoadOptions.__dataclass_fields__ if name != "adapter"}
+        )
+        self._adapter = None if options.adapter is None else adapter_path(options.adapter)
         weights = Weights.of(path, options.backend, load, options.max_queue, options.idle_unload)
         self._shared: SharedEngine = pool.acquire(weights)
         self._hold = weakref.finalize(self, pool.drop, self._shared)
         self._hold.atexit = False  # the pool closes everything itself
         with self._shared.use() as engine:
+            if self._adapter is not None:
+                engine.open_adapter(self._adapter).result()
             self._chosen = choose_template(options.template, family, source.card, engine.info)
             self._end_ids = engine.info.end_ids
             self._info = self._describe(source.name, path, engine)
@@ -136,6 +141,7 @@ class LoadedModel:
                 end_ids=self._end_ids.union(number for number in stop_ids if number is not None),
                 logprobs=logprobs or bool(token_callbacks),
                 deadline=None if call.timeout is None else time.monotonic() + call.timeout,
+                adapter=self._adapter_of(call),
             )
             return engine.submit(request, observers=token_callbacks)
 
@@ -233,6 +239,11 @@ class LoadedModel:
         """The text that ``generate`` would send."""
         return text_of(self._render(self._template(None), prompt, input))
 
+    def preview(self, messages: Sequence[MessageLike], **options: Any) -> Preview:
+        """What a conversation becomes: structure and content apart, and the tokens. Options are those of ``render``."""
+        with self._use() as engine:
+            return preview(self._template(None).template, messages, engine.backend, **options)
+
     def stats(self) -> EngineStats:
         """What the engine has done and is doing; it is shared by all handles on these weights."""
         with self._use() as engine:
@@ -271,6 +282,14 @@ class LoadedModel:
             if not may_wait:
                 raise
             return None
+
+    def _adapter_of(self, call: CallOptions) -> Adapter | None:
+        path = self._adapter if call.adapter is None else adapter_path(call.adapter)
+        if path is not None:
+            return Adapter(path, 1.0 if call.adapter_scale is None else call.adapter_scale)
+        if call.adapter_scale is not None:
+            raise OptionError(f"adapter_scale={call.adapter_scale} without an adapter. Name one with adapter=.")
+        return None
 
     def _template(self, name: str | None) -> ChosenTemplate:
         if name is not None:

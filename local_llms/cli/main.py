@@ -18,6 +18,7 @@ from local_llms.cli.demo import demo
 from local_llms.cli.info import info
 from local_llms.cli.models_table import list_
 from local_llms.cli.pull import pull
+from local_llms.cli.template import template
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "complete": complete,
     "list": list_,
     "info": info,
+    "template": template,
     "pull": pull,
     "cache": cache,
     "bench": bench,

@@ -6,6 +6,7 @@ so nothing that a user, a document or a model writes can end a turn or begin ano
 
 from local_llms.prompts.encode import Tokenizer, encode
 from local_llms.prompts.named import render_prompt
+from local_llms.prompts.preview import Preview, PromptToken, preview
 from local_llms.prompts.render import (
     MessageLike,
     Prompt,
@@ -18,12 +19,15 @@ from local_llms.prompts.render import (
 
 __all__ = [
     "MessageLike",
+    "Preview",
     "Prompt",
+    "PromptToken",
     "Segment",
     "TemplateLike",
     "Tokenizer",
     "check_not_empty",
     "encode",
+    "preview",
     "render",
     "render_prompt",
     "text_of",

@@ -99,7 +99,7 @@ def _parts(prompt: Prompt, markers: _Markers) -> Iterator[str | int]:
     """Special ids, and the text between them, none empty."""
     run: list[str] = []
     for trusted, segments in groupby(prompt, key=attrgetter("trusted")):
-        text = _valid("".join(segment.text for segment in segments))
+        text = valid("".join(segment.text for segment in segments))
         done = 0
         for place, marker in markers.find(text) if trusted else ():
             run.append(text[done:place])
@@ -113,7 +113,7 @@ def _parts(prompt: Prompt, markers: _Markers) -> Iterator[str | int]:
         yield "".join(run)
 
 
-def _valid(text: str) -> str:
+def valid(text: str) -> str:
     """The text with every half of a surrogate pair, which no encoding can express, replaced by U+FFFD."""
     try:
         text.encode()
