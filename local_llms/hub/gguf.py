@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,7 +75,8 @@ class TensorInfo:
 class GGUFHeader:
     """What a GGUF file says about itself.
 
-    ``metadata`` holds plain values, and a GGUFArray for each array: ``strings`` and ``numbers`` read those.
+    ``metadata`` holds plain values, and a GGUFArray for each array: ``strings`` and ``numbers`` read those. ``types``
+    names the type of each plain value: "string" or numpy's name.
     ``data_offset`` is where the weights begin in the file, ``size`` the bytes of the whole file.
     """
 
@@ -86,6 +87,7 @@ class GGUFHeader:
     data_offset: int
     alignment: int
     size: int
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -246,18 +248,22 @@ def _parse(reader: _Reader) -> GGUFHeader:
     if key_count > min(MAX_KEYS, reader.left // 13):
         raise reader.fail(f"it claims {key_count} metadata keys")
     metadata: dict[str, Any] = {}
+    types: dict[str, str] = {}
     for _ in range(key_count):
         key = reader.string("a metadata key", limit=65_535).decode("utf-8", "replace")
         if not key or key in metadata:
             raise reader.fail(f"the metadata key {key!r} comes twice" if key else "a metadata key is empty")
-        metadata[key] = _read_value(reader, reader.u32(f"the type of {key}"), key)
+        kind = reader.u32(f"the type of {key}")
+        metadata[key] = _read_value(reader, kind, key)
+        if kind != ARRAY:
+            types[key] = "string" if kind == STRING else VALUE_TYPES[kind][0]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
         raise reader.fail(f"general.alignment is {alignment!r} instead of a power of two")
     tensors = tuple(_read_tensor(reader, alignment) for _ in range(tensor_count))
     padding = -reader.at % alignment
     data_offset = reader.at + padding if tensors else reader.at
-    return GGUFHeader(reader.path, version, metadata, tensors, data_offset, alignment, reader.size)
+    return GGUFHeader(reader.path, version, metadata, tensors, data_offset, alignment, reader.size, types)
 
 
 def _read_preamble(reader: _Reader) -> int:

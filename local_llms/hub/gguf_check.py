@@ -29,7 +29,7 @@ def check_gguf(path: str | os.PathLike[str]) -> GGUFHeader:
     _check_parts(header)
     _check_kind(header)
     _check_numbers(header)
-    _check_tensors(header)
+    check_tensors(header)
     _check_vocabulary(header)
     return header
 
@@ -77,8 +77,8 @@ def _head_size(header: GGUFHeader) -> int:
     return max((value for value in sizes if type(value) is int), default=1 << 16)
 
 
-def _check_tensors(header: GGUFHeader) -> None:
-    """llama.cpp wants the tensors one after the other, each padded to the alignment."""
+def check_tensors(header: GGUFHeader) -> None:
+    """llama.cpp wants the tensors one after the other, each padded to the alignment. Raises ModelFileError."""
     available = header.size - header.data_offset
     expected = 0
     names: set[str] = set()
@@ -149,6 +149,16 @@ def _split_number(header: GGUFHeader) -> int:
     return number if type(number) is int else 0
 
 
+def parts_of(header: GGUFHeader) -> list[GGUFHeader]:
+    """The headers of all files of a checked model, of which ``header`` is the first. Raises ModelFileError."""
+    count = header.metadata.get("split.count", 0)
+    match = _PART.fullmatch(header.path.name)
+    if type(count) is not int or count <= 1 or match is None:
+        return [header]
+    names = [f"{match['stem']}-{number:05}-of-{count:05}.gguf" for number in range(2, count + 1)]
+    return [header, *(read_header(header.path.with_name(name)) for name in names)]
+
+
 def _check_parts(header: GGUFHeader) -> None:
     """A model in several files is loaded by its first one; llama.cpp finds the others by their names."""
     count = header.metadata.get("split.count", 0)
@@ -175,4 +185,4 @@ def _check_parts(header: GGUFHeader) -> None:
             raise ModelFileError(
                 f"{part.path} is part {_split_number(part) + 1} by its content. Fetch the parts again."
             )
-        _check_tensors(part)
+        check_tensors(part)

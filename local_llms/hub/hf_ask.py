@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,7 +11,7 @@ from typing import Any
 
 from local_llms.errors import DownloadError, MissingDependency, OfflineError
 from local_llms.hub.hf_cache import COMMIT, SHA256, endpoint, offline_variable
-from local_llms.hub.names import HubName, check_file, is_later_part
+from local_llms.hub.names import HubName, check_path
 from local_llms.hub.pip_download import hide_credentials
 
 _LIBRARY = "local-llms"
@@ -23,10 +23,19 @@ _ADDRESS = re.compile(r"https?://[^\s/]+(/\S*)?")
 class HubFile:
     """A file as the hub knows it. ``etag`` is its SHA-256, or for a small one the SHA-1 that git gives it."""
 
+    name: str
     url: str
     commit: str
     etag: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """The files of a repository at one commit; None stands for a file of which the hub told no more than its name."""
+
+    commit: str
+    files: Mapping[str, HubFile | None]
 
 
 def ask_file(name: HubName, file: str, revision: str) -> HubFile:
@@ -53,31 +62,36 @@ def ask_file(name: HubName, file: str, revision: str) -> HubFile:
             "the hub does. Look at HF_ENDPOINT, and at proxies on the way."
         )
     # By its commit: what comes is the version that was asked about.
-    return HubFile(hf_hub_url(name.repository, file, revision=commit, endpoint=endpoint()), commit, etag, size)
+    return HubFile(file, hf_hub_url(name.repository, file, revision=commit, endpoint=endpoint()), commit, etag, size)
 
 
-def ask_models(name: HubName, revision: str) -> list[str]:
-    """The GGUF models in a repository; of one in several files, the first. Raises as ``ask_file``."""
+def ask_listing(name: HubName, revision: str) -> HubListing:
+    """Which files a repository has. Names that are no plain paths are left out. Raises as ``ask_file``."""
     _require(name)
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants, hf_hub_url
 
     with hub_errors(name):
         api = HfApi(endpoint=endpoint(), library_name=_LIBRARY, library_version=_version())
-        files = api.list_repo_files(name.repository, revision=revision)
-    return only_models(files)
-
-
-def only_models(files: list[str]) -> list[str]:
-    """Those of a repository's files that can be loaded by name."""
-    models = []
-    for file in files:
-        if not file.lower().endswith(".gguf") or is_later_part(file):
-            continue
         try:
-            models.append(check_file(file))
-        except ValueError:
+            found = api.model_info(
+                name.repository, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _strange(name) from error
+    commit = found.sha if isinstance(found.sha, str) else ""
+    if not COMMIT.fullmatch(commit):
+        raise _strange(name)
+    files: dict[str, HubFile | None] = {}
+    for entry in found.siblings or ():
+        try:
+            file = check_path(entry.rfilename)
+        except (ValueError, AttributeError):
             continue
-    return sorted(models)
+        etag, size = entry.lfs.sha256 if entry.lfs else entry.blob_id, entry.size
+        told = isinstance(etag, str) and _ETAG.fullmatch(etag) and isinstance(size, int) and size >= 0
+        url = hf_hub_url(name.repository, file, revision=commit, endpoint=endpoint())
+        files[file] = HubFile(file, url, commit, str(etag), size or 0) if told else None
+    return HubListing(commit, files)
 
 
 def request_headers() -> dict[str, str]:
@@ -152,6 +166,13 @@ def unreachable(name: HubName, error: BaseException) -> OfflineError:
 def offline_error(name: HubName, variable: str) -> OfflineError:
     """The error for a model that is not here while the network is switched off."""
     return OfflineError(f"{name} is not on this machine, and {variable} is set. Unset it to fetch the model.")
+
+
+def _strange(name: HubName) -> DownloadError:
+    return DownloadError(
+        f"{shown_endpoint()} does not tell which files {name.repository} has, as the hub does. Look at HF_ENDPOINT, "
+        "and at proxies on the way."
+    )
 
 
 def _require(name: HubName) -> None:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_llms.hub.names import check_file
+from local_llms.hub.names import check_path
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 OFFLINE_VARIABLES = ("LOCAL_LLMS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -65,9 +65,13 @@ class Repository:
             return None
         return text if COMMIT.fullmatch(text) else None
 
+    def snapshot(self, commit: str) -> Path:
+        """The folder where the files of a commit are found."""
+        return self.folder / "snapshots" / commit
+
     def pointer(self, commit: str, file: str) -> Path:
         """Where a file of a commit is found."""
-        return self.folder / "snapshots" / commit / Path(*file.split("/"))
+        return self.snapshot(commit) / Path(*file.split("/"))
 
     def blob(self, etag: str) -> Path:
         """Where the content with that ETag is kept."""
@@ -77,18 +81,28 @@ class Repository:
         """Where the content arrives. Other tools give theirs other names."""
         return self.folder / "blobs" / f"{etag}.local-llms.incomplete"
 
-    def lock(self, etag: str) -> Path:
-        """The lock of whoever fetches that content, beside those of other tools."""
-        return self.folder.parent / ".locks" / self.folder.name / f"{etag}.local-llms.lock"
+    @property
+    def locks(self) -> Path:
+        """The folder of this repository's locks, of this package and of other tools."""
+        return self.folder.parent / ".locks" / self.folder.name
+
+    def lock(self, what: str) -> Path:
+        """The lock of whoever fetches a content, by its ETag, or a whole model."""
+        return self.locks / f"{what}.local-llms.lock"
 
     def files(self, revision: str) -> list[str]:
         """The files of a revision that are here, by name."""
         commit = self.commit(revision)
         if commit is None:
             return []
-        top = self.folder / "snapshots" / commit
+        top = self.snapshot(commit)
         names = [path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file()]
         return sorted(name for name in names if _is_checked(name))
+
+
+def is_etag(text: str) -> bool:
+    """Whether a text is an ETag of the hub: a SHA-256, or the SHA-1 that git gives to a small file."""
+    return bool(SHA256.fullmatch(text) or COMMIT.fullmatch(text))
 
 
 def etag_of(pointer: Path) -> str | None:
@@ -103,7 +117,7 @@ def _folder(text: str) -> Path:
 
 def _is_checked(name: str) -> bool:
     try:
-        check_file(name)
+        check_path(name)
     except ValueError:
         return False
     return True

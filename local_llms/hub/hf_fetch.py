@@ -1,172 +1,165 @@
-"""From a file's name on the Hugging Face hub to a verified file in the cache that is shared with other tools."""
+"""From a model's name on the Hugging Face hub to verified files in the cache that is shared with other tools."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from local_llms.errors import ChecksumMismatch, DownloadError, MissingDependency
-from local_llms.hub.cache import Record, Slot, sync_file, sync_folder
+from local_llms.errors import ChecksumMismatch, DownloadError, MissingDependency, ModelFileError
+from local_llms.hub.cache import Record, Slot
 from local_llms.hub.gguf_check import check_gguf
-from local_llms.hub.hf_ask import HubFile, ask_file, ask_models, only_models
+from local_llms.hub.hf_ask import HubFile, ask_file, ask_listing
 from local_llms.hub.hf_cache import COMMIT, SHA256, Repository, etag_of, offline_variable
-from local_llms.hub.hf_transfer import transfer
+from local_llms.hub.hf_content import Contents
+from local_llms.hub.hf_notes import notes_folder, read_note, write_note
 from local_llms.hub.lock import file_lock
-from local_llms.hub.names import DEFAULT_REVISION, HubName, all_parts
+from local_llms.hub.names import HubName, all_parts
 from local_llms.hub.progress import Progress, default_progress
+from local_llms.hub.selection import MOST_INDEX_BYTES, Selection, Want, choose, the_one, with_shards
 from local_llms.hub.source import HubSource
-from local_llms.hub.storage import no_room, storage_errors
-from local_llms.paths import cache_dir
-
-_BLOCK = 1 << 20
-
-
-def find_in_repository(name: HubName) -> HubSource:
-    """The file that a name means; without one, the repository's one GGUF model.
-
-    Asks the hub which files there are. Where it cannot be asked, the one model that is here is taken. Raises
-    DownloadError, listing the choices where there are several, or OfflineError.
-    """
-    if name.file is not None:
-        return _source(name, name.file)
-    try:
-        models = ask_models(name, DEFAULT_REVISION)
-    except (DownloadError, MissingDependency):
-        here = find_here(name)
-        if here is None:
-            raise
-        return here
-    if not models:
-        raise DownloadError(
-            f"{name.repository} has no GGUF file, which is what can be loaded from the hub. Look for a repository with "
-            "the model as GGUF."
-        )
-    if len(models) > 1:
-        shown = ", ".join(models[:20]) + (", …" if len(models) > 20 else "")
-        raise DownloadError(
-            f"{name.repository} has several models; name one, such as {name}:{models[0]}. It has {shown}."
-        )
-    return _source(name, models[0])
-
-
-def find_here(name: HubName) -> HubSource | None:
-    """What a name means by the files that are here; None where that is not one model."""
-    if name.file is not None:
-        return _source(name, name.file)
-    models = only_models(Repository.of(name.repository).files(DEFAULT_REVISION))
-    return _source(name, models[0]) if len(models) == 1 else None
-
-
-def _source(name: HubName, file: str) -> HubSource:
-    return HubSource(kind="hub", repository=name.repository, file=file)
+from local_llms.hub.storage import storage_errors
 
 
 class HubFetch:
-    """One model of the hub: in one file, or in several parts."""
+    """One model, or adapter, of the hub: in one file, in several parts, or as a folder of files."""
 
-    def __init__(self, source: HubSource) -> None:
+    def __init__(self, source: HubSource, want: Want = "model") -> None:
         self.source = source
+        self.want = want
         self.name = HubName(source.repository, source.file)
         self.repository = Repository.of(source.repository)
+        self.contents = Contents(self.repository, self.name, source.sha256)
 
     def here(self) -> Path | None:
-        """The verified file in the cache, the first one of several; None where one is missing or not good."""
+        """The verified file in the cache, the first one of several, or the folder; None where one is missing or bad.
+
+        Where no file is named this is what the name stood for when it was fetched; only the hub knows what else there
+        is.
+        """
         commit = self.repository.commit(self.source.revision)
         if commit is None:
             return None
-        slots = [self.slot(self.repository.pointer(commit, file), file) for file in all_parts(self.source.file)]
-        if all(slot.is_recorded() for slot in slots):
-            return slots[0].path
-        records = [slot.verify() for slot in slots]
-        if any(record is None for record in records):
-            return None
-        return _accept(slots, [record for record in records if record is not None])
+        if self.source.file is not None:
+            return self._good(commit, Selection(all_parts(self.source.file)))
+        noted = read_note(self.repository, commit, self.want)
+        return None if noted is None else self._good(commit, noted)
+
+    def found(self) -> Path | None:
+        """``here``, or else the one model that the files in the cache are, whoever fetched them."""
+        here = self.here()
+        commit = self.repository.commit(self.source.revision)
+        if here is not None or commit is None or self.source.file is not None:
+            return here
+        selection = chosen_here(self.repository, commit, self.want)
+        return None if selection is None else self._good(commit, selection)
 
     def run(self, progress: Progress | None, *, refresh: bool = False) -> Path:
-        """The verified file, fetched where it is not here. ``refresh``: the hub is asked for a newer one in any case.
+        """The verified file or folder, fetched where it is not here. ``refresh``: the hub is asked in any case.
 
-        Raises DownloadError (OfflineError, ChecksumMismatch), MissingDependency, or ModelFileError where the file is
+        Raises DownloadError (OfflineError, ChecksumMismatch), MissingDependency, or ModelFileError where the files are
         what the hub has, and no sound model.
         """
         with storage_errors(str(self.name), self.repository.folder):
-            here = self.here()
-            if here is not None and (not refresh or offline_variable()):
+            offline = offline_variable() is not None
+            here = self.found() if offline else self.here()
+            if here is not None and (offline or not refresh):
                 return here
-            fetched = [self._fetch(file, progress or default_progress()) for file in all_parts(self.source.file)]
-            return _accept([slot for slot, _ in fetched], [record for _, record in fetched])
+            try:
+                files, selection = self._ask(progress or default_progress())
+            except (DownloadError, MissingDependency):
+                found = None if refresh else self.found()
+                if found is None:
+                    raise
+                return found
+            return self._bring(files, selection, progress or default_progress())
 
     def slot(self, pointer: Path, file: str, etag: str | None = None) -> Slot:
         """What is known of one file: its digest is the catalog's, or the hub's."""
         etag = etag or etag_of(pointer)
         known = self.source.sha256 or (etag if etag and SHA256.fullmatch(etag) else None)
-        folder = cache_dir() / "hub" / self.repository.folder.name
+        git = etag if etag and COMMIT.fullmatch(etag) else None
         record = hashlib.sha256(str(pointer).encode()).hexdigest()[:32]
-        return Slot(pointer, folder / f"{record}.verified.json", f"{self.source.repository}/{file}", known)
+        place = notes_folder(self.repository) / f"{record}.verified.json"
+        return Slot(pointer, place, f"{self.source.repository}/{file}", known, git)
 
-    def _fetch(self, file: str, progress: Progress) -> tuple[Slot, Record]:
-        found = ask_file(self.name, file, self.source.revision)
-        self._compare_with_catalog(found)
-        pointer = self.repository.pointer(found.commit, file)
-        blob, lock = self.repository.blob(found.etag), self.repository.lock(found.etag)
-        for folder in (blob.parent, pointer.parent, lock.parent):
+    def _ask(self, progress: Progress) -> tuple[list[HubFile], Selection]:
+        """What the hub says of the files of the model, all of one commit."""
+        if self.source.file is not None:
+            selection = Selection(all_parts(self.source.file))
+            files = [ask_file(self.name, selection.files[0], self.source.revision)]
+            files += [ask_file(self.name, part, files[0].commit) for part in selection.files[1:]]
+            self._compare_with_catalog(files[0])
+            return files, selection
+        listing = ask_listing(self.name, self.source.revision)
+
+        def told(file: str) -> HubFile:
+            return listing.files[file] or ask_file(self.name, file, listing.commit)
+
+        selection = choose(self.name, listing.files, self.want)
+        if selection.index is not None:
+            index = told(selection.index)
+            if index.size > MOST_INDEX_BYTES:
+                raise ModelFileError(f"{index.name} of {self.name} has {index.size} bytes: it is no index of weights.")
+            self._make_folders([index])
+            self.contents.bring([index], progress)
+            selection = with_shards(selection, self._content_of(index).read_bytes(), listing.files)
+        absent = [file for file in selection.files if file not in listing.files]
+        if absent:
+            raise DownloadError(f"{self.source.repository} has a model in several files, and no file {absent[0]}.")
+        return [told(file) for file in selection.files], selection
+
+    def _bring(self, files: list[HubFile], selection: Selection, progress: Progress) -> Path:
+        """Fetch what is missing, then give all files their names: before the last has come, none counts."""
+        commit = files[0].commit
+        self._make_folders(files)
+        key = hashlib.sha256("\n".join(selection.files).encode()).hexdigest()[:16]
+        with file_lock(self.repository.lock(f"{commit}-{key}")):
+            # Whoever had the lock may have done it all.
+            here = self._good(commit, selection, recorded_only=True)
+            if here is None:
+                digests = self.contents.bring(files, progress)
+                pointers = [self.contents.link(file) for file in files]
+                _check(pointers)
+                for file, pointer, sha256 in zip(files, pointers, digests, strict=True):
+                    slot, stat = self.slot(pointer, file.name, file.etag), pointer.stat()
+                    slot.remember(Record(stat.st_size, stat.st_mtime_ns, sha256, slot.origin))
+                here = self._place(commit, selection)
+            if self.source.file is None:
+                write_note(self.repository, commit, self.want, selection)
+            self._remember_revision(commit)
+        return here
+
+    def _good(self, commit: str, selection: Selection, *, recorded_only: bool = False) -> Path | None:
+        """Where the model is, if all its files are here and good. Hashes those that changed since they were seen."""
+        slots = [self.slot(self.repository.pointer(commit, file), file) for file in selection.files]
+        changed = [slot for slot in slots if not slot.is_recorded()]
+        if changed and (recorded_only or not all(slot.path.is_file() for slot in slots)):
+            return None
+        records = [slot.verify() for slot in changed]
+        if None in records:
+            return None
+        if changed:
+            _check(slot.path for slot in slots)
+        for slot, record in zip(changed, records, strict=True):
+            if record is not None:
+                slot.remember(record)
+        return self._place(commit, selection)
+
+    def _place(self, commit: str, selection: Selection) -> Path:
+        if selection.folder:
+            return self.repository.snapshot(commit)
+        return self.repository.pointer(commit, selection.files[0])
+
+    def _content_of(self, file: HubFile) -> Path:
+        blob = self.repository.blob(file.etag)
+        return blob if blob.is_file() else self.repository.pointer(file.commit, file.name)
+
+    def _make_folders(self, files: Iterable[HubFile]) -> None:
+        folders = {self.repository.pointer(file.commit, file.name).parent for file in files}
+        for folder in (self.repository.folder / "blobs", self.repository.locks, *folders):
             folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(lock):
-            slot = self.slot(pointer, file, found.etag)
-            record = slot.verify()
-            if record is None:
-                sha256 = self._content(found, blob, pointer, progress)
-                _link(blob, pointer)
-                stat = pointer.stat()
-                record = Record(stat.st_size, stat.st_mtime_ns, sha256, slot.origin)
-            self._remember_revision(found.commit)
-        return slot, record
-
-    def _content(self, found: HubFile, blob: Path, pointer: Path, progress: Progress) -> str:
-        """Put the content in its place, and return its SHA-256. It may be there already, fetched by another tool."""
-        for place in (blob, pointer):
-            if not place.is_file() or (place is pointer and pointer.is_symlink()):
-                continue
-            sha256 = _verified(place, found, self.source.sha256)
-            if sha256 is not None:
-                if place is pointer:
-                    os.replace(pointer, blob)
-                return sha256
-        partial = self.repository.partial(found.etag)
-        resumed = partial.exists() and partial.stat().st_size > 0
-        sha256 = self._arrive(found, partial, progress)
-        if sha256 is None and resumed:
-            # What was left from before may have been wrong: once more, from the start.
-            sha256 = self._arrive(found, partial, progress)
-        if sha256 is None:
-            raise ChecksumMismatch(
-                f"What came for {self.name} is not the file that the hub promises: its digest is not "
-                f"{self.source.sha256 or found.etag}. Nothing of it was kept; fetch it again."
-            )
-        sync_file(partial)
-        os.replace(partial, blob)
-        sync_folder(blob.parent)
-        return sha256
-
-    def _arrive(self, found: HubFile, partial: Path, progress: Progress) -> str | None:
-        have = partial.stat().st_size if partial.exists() else 0
-        need, free = found.size - have, shutil.disk_usage(partial.parent).free
-        if free < need:
-            raise no_room(
-                str(self.name),
-                partial.parent,
-                f"{need / 1e6:.0f} MB are needed for it, and {free / 1e6:.0f} MB are free",
-            )
-        progress.start(str(self.name), found.size)
-        try:
-            transfer(self.name, found, partial, progress)
-        finally:
-            progress.finish()
-        sha256 = _verified(partial, found, self.source.sha256)
-        if sha256 is None:
-            partial.unlink()
-        return sha256
 
     def _compare_with_catalog(self, found: HubFile) -> None:
         wanted = self.source.sha256
@@ -189,40 +182,25 @@ class HubFetch:
         os.replace(draft, path)
 
 
-def _verified(path: Path, found: HubFile, wanted: str | None) -> str | None:
-    """The SHA-256 of a file that has the size and the digest of ``found``; None where it has others."""
-    size = path.stat().st_size
-    if size != found.size:
+def chosen_here(repository: Repository, commit: str, want: Want) -> Selection | None:
+    """The one model that a repository's files in the cache are; None where they are none, several, or not all."""
+    files = repository.files(commit)
+    selection = the_one(files, want)
+    if selection is None:
         return None
-    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    by_git = not SHA256.fullmatch(found.etag)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha256.update(block)
-            if by_git:
-                git.update(block)
-    digests = (git.hexdigest() if by_git else sha256.hexdigest(), wanted and sha256.hexdigest())
-    return sha256.hexdigest() if digests == (found.etag, wanted) else None
+    if selection.index is not None:
+        index = repository.pointer(commit, selection.index)
+        try:
+            if index.stat().st_size > MOST_INDEX_BYTES:
+                return None
+            selection = with_shards(selection, index.read_bytes(), files)
+        except (OSError, ModelFileError):
+            return None
+    return selection if all(file in files for file in selection.files) else None
 
 
-def _accept(slots: list[Slot], records: list[Record]) -> Path:
-    """The first of a model's files, all good from now on. Raises ModelFileError where they are no sound model."""
-    path = slots[0].path
-    if path.suffix.lower() == ".gguf":
-        check_gguf(path)
-    for slot, record in zip(slots, records, strict=True):
-        slot.remember(record)
-    return path
-
-
-def _link(blob: Path, pointer: Path) -> None:
-    """Make the name lead to the content; where the system has no links, move the content to the name."""
-    draft = pointer.with_name(f"{pointer.name}.{os.getpid()}.incomplete")
-    draft.unlink(missing_ok=True)
-    try:
-        draft.symlink_to(os.path.relpath(blob, pointer.parent))
-    except (OSError, NotImplementedError):
-        os.replace(blob, pointer)
-    else:
-        os.replace(draft, pointer)
-    sync_folder(pointer.parent)
+def _check(paths: Iterable[Path]) -> None:
+    """Raise ModelFileError where a GGUF file is no sound model; of one in several parts the first tells of all."""
+    first = next(iter(paths))
+    if first.suffix.lower() == ".gguf":
+        check_gguf(first)

@@ -1,22 +1,24 @@
-"""Which model files are kept on this machine: listed, verified, removed.
+"""Which models are kept on this machine: listed, verified, removed.
 
 Those out of packages lie in this package's own cache; those of the Hugging Face hub in the cache that is shared with
-other tools, and every GGUF file there counts, whoever fetched it.
+other tools, and every model there counts, whoever fetched it.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from local_llms.errors import ModelNotFound
 from local_llms.hub.cache import Slot, read_record
-from local_llms.hub.hf_cache import Repository, hub_cache
-from local_llms.hub.hf_fetch import HubFetch
+from local_llms.hub.hf_cache import Repository, hub_cache, is_etag
+from local_llms.hub.hf_fetch import HubFetch, chosen_here
 from local_llms.hub.lock import file_lock
-from local_llms.hub.names import PREFIX, HubName, all_parts, check_repository, is_later_part
+from local_llms.hub.names import PREFIX, HubName, all_parts, check_repository
+from local_llms.hub.selection import Selection, gguf_models, single_weights
 from local_llms.hub.source import HubSource
 from local_llms.hub.storage import storage_errors
 from local_llms.paths import cache_dir
@@ -26,16 +28,15 @@ _RECORD = ".verified.json"
 
 @dataclass(frozen=True, slots=True)
 class KeptModel:
-    """A model that is kept: its name, and its file or files. ``folder`` is that of the package or the repository."""
+    """A model that is kept: its name, and its file or files. ``folder`` is that of the package or the repository.
+
+    ``path`` is the file, the first one of several parts, or the folder that the model is.
+    """
 
     name: str
     folder: Path
+    path: Path
     slots: tuple[Slot, ...]
-
-    @property
-    def path(self) -> Path:
-        """The file, the first one of several."""
-        return self.slots[0].path
 
     @property
     def size(self) -> int:
@@ -48,7 +49,7 @@ class KeptModel:
         All of it is hashed. A damaged file counts as good no more: it is fetched again when it is used.
         """
         with storage_errors(self.name, self.folder):
-            if any(slot.wanted is None for slot in self.slots):
+            if not all(slot.has_digest for slot in self.slots):
                 return None
             records = [slot.verify() for slot in self.slots]
             for slot, record in zip(self.slots, records, strict=True):
@@ -86,21 +87,29 @@ def kept_model(name: str, sources: Sequence[object] = ()) -> list[KeptModel]:
 def remove_unfinished(name: str | None = None) -> int:
     """Remove what downloads from the hub that did not end have left, of one repository or of all; the bytes.
 
-    A download that is under way is left alone.
+    That is what arrived of a content, and whole contents of a model of which others are missing still. A download that
+    is under way is left alone.
     """
-    freed = 0
     with storage_errors(name or "list", hub_cache()):
-        for partial in hub_cache().glob("models--*/blobs/*.local-llms.incomplete"):
-            folder = partial.parent.parent
-            if name is not None and folder.name != f"models--{name.replace('/', '--')}":
-                continue
-            lock = hub_cache() / ".locks" / folder.name / partial.name.replace(".incomplete", ".lock")
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(lock, wait=False) as held:
-                if held and partial.exists():
-                    freed += partial.stat().st_size
-                    partial.unlink()
-    return freed
+        folders = [folder for folder in hub_cache().glob("models--*/") if (folder / "blobs").is_dir()]
+        if name is not None:
+            folders = [folder for folder in folders if folder.name == f"models--{name.replace('/', '--')}"]
+        return sum(_remove_unfinished(Repository(folder.name, folder)) for folder in folders)
+
+
+def _remove_unfinished(repository: Repository) -> int:
+    with ExitStack() as stack:
+        for path in repository.locks.glob("*.lock"):
+            if not stack.enter_context(file_lock(path, wait=False)):
+                return 0
+        named = {path.resolve() for path in (repository.folder / "snapshots").rglob("*") if path.is_symlink()}
+        freed = 0
+        for blob in (repository.folder / "blobs").iterdir():
+            begun = blob.name.endswith(".local-llms.incomplete")
+            if blob.is_file() and (begun or (is_etag(blob.name) and blob.resolve() not in named)):
+                freed += blob.stat().st_size
+                blob.unlink()
+        return freed
 
 
 def _of_packages() -> Iterator[KeptModel]:
@@ -110,7 +119,7 @@ def _of_packages() -> Iterator[KeptModel]:
                 record_path = path.with_name(path.name + _RECORD)
                 record = read_record(record_path)
                 origin = record.origin if record else ""
-                yield KeptModel(folder.name, folder, (Slot(path, record_path, origin, None),))
+                yield KeptModel(folder.name, folder, path, (Slot(path, record_path, origin, None),))
 
 
 def _of_the_hub() -> Iterator[KeptModel]:
@@ -122,18 +131,28 @@ def _of_the_hub() -> Iterator[KeptModel]:
         repository = Repository(name, folder)
         for commit in sorted(entry.name for entry in (folder / "snapshots").glob("*/")):
             files = repository.files(commit)
-            for file in files:
-                if file.lower().endswith(".gguf") and not is_later_part(file):
-                    fetched = HubFetch(HubSource(kind="hub", repository=name, file=file))
-                    parts = [part for part in all_parts(file) if part == file or part in files]
-                    slots = tuple(fetched.slot(repository.pointer(commit, part), part) for part in parts)
-                    yield KeptModel(f"{PREFIX}{name}:{file}", folder, slots)
+            for file in [*gguf_models(files), *single_weights(files)]:
+                parts = tuple(part for part in all_parts(file) if part in files)
+                yield _kept(repository, commit, file, Selection(parts))
+            model, adapter = chosen_here(repository, commit, "model"), chosen_here(repository, commit, "adapter")
+            for selection in (model, adapter if adapter != model else None):
+                if selection is not None and selection.folder:
+                    yield _kept(repository, commit, None, selection)
+
+
+def _kept(repository: Repository, commit: str, file: str | None, selection: Selection) -> KeptModel:
+    fetched = HubFetch(HubSource(kind="hub", repository=repository.name, file=file))
+    slots = tuple(fetched.slot(repository.pointer(commit, part), part) for part in selection.files)
+    path = repository.snapshot(commit) if selection.folder else slots[0].path
+    return KeptModel(str(HubName(repository.name, file)), repository.folder, path, slots)
 
 
 def _remove(slot: Slot) -> int:
     """Remove one file, the content too unless another name leads to it."""
     path, freed = slot.path, 0
     slot.forget()
+    if not path.is_symlink() and not path.exists():
+        return 0
     if path.is_symlink():
         content = path.resolve()
         path.unlink()

@@ -20,11 +20,13 @@ _PART = re.compile(r"[^\\:\x00-\x1f\x7f-\x9f]{1,200}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,119}){0,4}")
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _MOST_FILES = 1000
+_WEIGHTS = (".gguf", ".safetensors", ".bin", ".pth", ".pt")
+"""Endings of files that hold a model's weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubName:
-    """A repository, and the file in it; None: its one GGUF file."""
+    """A repository, and the file in it; None: the one model that is there, in a file or as a folder."""
 
     repository: str
     file: str | None
@@ -52,7 +54,7 @@ def check_repository(value: str) -> str:
     return value
 
 
-def check_file(value: str) -> str:
+def check_path(value: str) -> str:
     """The value, if it is a relative path of plain parts inside a repository. Raises ValueError."""
     parts = value.split("/")
     if len(value) > 400 or any(
@@ -62,6 +64,14 @@ def check_file(value: str) -> str:
             f"the file {value!r} must be a path inside the repository, with / between its parts, without a leading / "
             "and without a part that begins with a dot"
         )
+    return value
+
+
+def check_file(value: str) -> str:
+    """The value, if it is a path that can name a model: its one file, or the first of several. Raises ValueError."""
+    check_path(value)
+    if not value.lower().endswith(_WEIGHTS):
+        raise ValueError(f"the file {value!r} holds no weights: such a file ends in {', '.join(_WEIGHTS)}")
     split = _SPLIT.fullmatch(value)
     if split and (int(split["number"]) != 1 or not 1 <= int(split["count"]) <= _MOST_FILES):
         raise ValueError(f"the file {value!r} is one part of a model; name the first, which ends in -00001-of-…")
@@ -82,9 +92,3 @@ def all_parts(file: str) -> tuple[str, ...]:
         return (file,)
     count = int(split["count"])
     return tuple(f"{split['stem']}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
-
-
-def is_later_part(file: str) -> bool:
-    """Whether a file is a part of a model, and not its first."""
-    split = _SPLIT.fullmatch(file)
-    return split is not None and int(split["number"]) != 1

@@ -92,7 +92,7 @@ class PackageSource(BaseModel):
 
 
 class FileSource(BaseModel):
-    """A model file of the user's own. A relative path counts from the folder of the catalog file; ``~`` is expanded."""
+    """A model file or folder of the user's own. A relative path counts from the folder of the catalog file; ``~`` is expanded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,11 +107,6 @@ class FileSource(BaseModel):
         return folder / expanded if isinstance(folder, Path) else expanded
 
     @property
-    def file_name(self) -> str:
-        """Name of the model file."""
-        return self.path.name
-
-    @property
     def size(self) -> int | None:
         """Bytes of the model file; None where it is not there."""
         return self.path.stat().st_size if self.path.is_file() else None
@@ -123,32 +118,29 @@ class FileSource(BaseModel):
 
 
 class HubSource(BaseModel):
-    """A model file in a repository on the Hugging Face hub.
+    """A model in a repository on the Hugging Face hub.
 
-    ``revision`` is a branch, a tag or a commit. ``size`` and ``sha256`` are given where they are known; what the hub
-    says of the file is checked in any case. A model in several files is named by its first, whose name ends in
-    ``-00001-of-…``; then neither is given.
+    ``file`` is the model file; of a model in several GGUF files the first, whose name ends in ``-00001-of-…``. Without
+    it the repository is the model: a folder as transformers, LitGPT or PEFT read it. ``revision`` is a branch, a tag or
+    a commit. ``size`` and ``sha256`` are given where they are known, for a model in one file; what the hub says of
+    every file is checked in any case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["hub"]
     repository: Annotated[str, AfterValidator(check_repository)]
-    file: Annotated[str, AfterValidator(check_file)]
+    file: Annotated[str, AfterValidator(check_file)] | None = None
     revision: Annotated[str, AfterValidator(check_revision)] = DEFAULT_REVISION
     size: int | None = Field(default=None, gt=0)
     sha256: Sha256 | None = None
 
     @model_validator(mode="after")
     def _one_file_has_a_digest(self) -> Self:
-        if len(all_parts(self.file)) > 1 and (self.size is not None or self.sha256 is not None):
+        several = self.file is None or len(all_parts(self.file)) > 1
+        if several and (self.size is not None or self.sha256 is not None):
             raise ValueError("size and sha256 are for a model in one file; this one is in several")
         return self
-
-    @property
-    def file_name(self) -> str:
-        """Name of the model file."""
-        return PurePosixPath(self.file).name
 
 
 AnySource = PackageSource | FileSource | HubSource

@@ -42,6 +42,7 @@ class FakeHub:
     "short" (the connection ends half-way), "less" (half of it, told as the whole), "more" (bytes behind the end),
     "no-range" (all of it, from the start), "from-start" (a range, and another one than was asked for), "wrong-bytes"
     (the right range with other bytes), "stall" (nothing more after half), or a status such as "503".
+    ``bare``: the list of files tells their names only. ``listed`` takes the place of parts of that list.
     """
 
     url: str = ""
@@ -54,7 +55,10 @@ class FakeHub:
     refuse: tuple[int, str] | None = None
     token: str | None = None
     bytes_per_second: float | None = None
+    bare: bool = False
+    listed: dict[str, object] = field(default_factory=dict)
     heads: int = 0
+    listings: int = 0
     ranges: list[str | None] = field(default_factory=list)
     authorized: dict[str, list[str | None]] = field(default_factory=lambda: {"hub": [], "cdn": []})
     sent: int = 0
@@ -64,6 +68,14 @@ class FakeHub:
 
     def etag(self, name: str) -> str:
         return self.etags.get(name) or hashlib.sha256(self.files[name]).hexdigest()
+
+    def row(self, name: str) -> dict[str, object]:
+        """A file as the list of a repository tells it: a small one outside LFS has the SHA-1 that git gives it."""
+        if self.bare:
+            return {"rfilename": name}
+        etag, size = self.etag(name), self.sizes.get(name, len(self.files[name]))
+        lfs = {"size": size, "sha256": etag, "pointerSize": 130} if len(etag) == 64 else None
+        return {"rfilename": name, "size": size, "blobId": etag if lfs is None else "0" * 40, "lfs": lfs}
 
     @property
     def transfers(self) -> int:
@@ -87,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         if path.startswith("/api/models/"):
-            self._tree()
+            self._listing()
         elif path.startswith("/cdn/"):
             self._content(unquote(path.removeprefix("/cdn/")))
         else:
@@ -121,17 +133,20 @@ class _Handler(BaseHTTPRequestHandler):
             place = {"X-Repo-Commit": self.hub.commit, "Location": f"{self.hub.cdn}/cdn/{name}"}
             self._answer(302, b"", {**linked, **place})
 
-    def _tree(self) -> None:
+    def _listing(self) -> None:
         if not self._may():
             return
-        if not urlsplit(self.path).path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+        head, _, revision = unquote(urlsplit(self.path).path).partition("/revision/")
+        if head != f"/api/models/{REPOSITORY}":
             self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
             return
-        rows = [
-            {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
-            for name, content in self.hub.files.items()
-        ]
-        self._answer(200, json.dumps(rows).encode(), {"Content-Type": "application/json"})
+        if revision not in ("main", self.hub.commit):
+            self._answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            return
+        self.hub.listings += 1
+        rows = [self.hub.row(name) for name in self.hub.files]
+        body = {"id": REPOSITORY, "sha": self.hub.commit, "siblings": rows, **self.hub.listed}
+        self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _content(self, name: str) -> None:
         asked = self.headers.get("Range")

@@ -118,7 +118,7 @@ def test_a_content_that_has_another_name_stays(hub: FakeHub) -> None:
 def test_unknown_names_and_actions(hub: FakeHub) -> None:
     get()
     with pytest.raises(ModelNotFound, match=f"Did you mean '{NAME}'"):
-        find_kept(NAME[:-1])
+        find_kept(NAME.replace("Q4_0", "Q4_1"))
     code, _, err = run("cache", "verfiy")
     assert code == 1
     assert "Did you mean 'verify'?" in err

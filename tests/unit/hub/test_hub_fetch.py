@@ -219,8 +219,8 @@ def test_a_repository_with_several_models_lists_them(hub: FakeHub) -> None:
 
 
 def test_a_repository_without_a_model_says_so(hub: FakeHub) -> None:
-    hub.files = {"model.safetensors": b"x"}
-    with pytest.raises(DownloadError, match="has no GGUF file"):
+    hub.files = {"README.md": b"x", "model.onnx": b"x", "config.json": b"{}"}
+    with pytest.raises(DownloadError, match="has no model that can be loaded: no GGUF file"):
         fetch_named(parse_hub_name(NAME))
 
 
