@@ -6,7 +6,6 @@ The classes of both frameworks are pydantic models, and so are these mixins for 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -32,6 +31,7 @@ from local_llms.options import (
     SamplingOptions,
     check_names,
     option_error,
+    path_as_text,
 )
 
 CALL_NAMES = (*CallOptions.model_fields, "model", "input_text", "logprobs", "token_callbacks")
@@ -100,11 +100,7 @@ class ModelFields(LoadingOptions):
     @field_validator("model", mode="before")
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
-        if not isinstance(value, os.PathLike):
-            return value
-        path = os.fspath(value)
-        # A bare file name would read like a name of the catalog.
-        return path if os.sep in path else os.path.join(os.curdir, path)
+        return path_as_text(value)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -163,6 +159,9 @@ class GenerationFields(ModelFields, SamplingOptions):
     input_text: str | None = Field(
         default=None, description="A text that the instruction is about, for templates that have a place for one."
     )
+    adapter_scale: float | None = Field(
+        default=None, allow_inf_nan=False, description="How strong the adapter is: 1 as trained, 0 not at all."
+    )
     logprobs: bool = Field(default=False, description="Whether answers tell the log-probability of each token.")
     token_callbacks: list[TokenCallback] = Field(
         default_factory=list, exclude=True, description="Hear of the start, each token and the end of every request."
@@ -178,7 +177,7 @@ class GenerationFields(ModelFields, SamplingOptions):
         Raises UnknownOption or OptionError, naming ``where``.
         """
         check_names(where, given, dict.fromkeys(CALL_NAMES))
-        names = (*SamplingOptions.model_fields, "timeout", "input_text", "logprobs")
+        names = (*SamplingOptions.model_fields, "timeout", "input_text", "adapter_scale", "logprobs")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         call = {name: value for name, value in given.items() if value is not None}
         options = {**own, **call}

@@ -9,11 +9,13 @@
     ├── CatalogError               a catalog file has a mistake; names the file and the key
     ├── ModelNotFound              no model, template or file of that name; names the nearest one
     ├── ModelFileError             a file is not a sound model: missing, empty, truncated, damaged
-    │   └── ModelLoadError         the file is sound, but the library could not load it
+    │   ├── ModelLoadError         the file is sound, but the library could not load it
+    │   └── AdapterError           an adapter is missing or damaged, or does not fit the model
     ├── UnsupportedFeature         this model or backend cannot do what was asked
     ├── DownloadError              a file could not be fetched
     │   ├── ChecksumMismatch       what arrived is not what the catalog promises
     │   └── OfflineError           the network is needed and is switched off or out of reach
+    ├── ConstraintError            a schema, regular expression, list of choices or grammar that no answer can be held to
     ├── PromptError                a prompt cannot be built
     │   ├── EmptyPrompt            nothing to answer
     │   ├── TemplateError          a template is malformed, raises, or takes too long or too much
@@ -24,6 +26,7 @@
     │   ├── EngineForked           the model was loaded in a parent process
     │   ├── RequestCancelled       the caller cancelled the request (also a CancelledError of concurrent.futures)
     │   ├── DeadlineExceeded       the request's time was over (also a TimeoutError)
+    │   ├── AnswerCut              an answer reached its most tokens before its schema or grammar was fulfilled
     │   └── DecodeError            the backend failed while computing
     │       └── CacheFull          the KV cache has no room; the engine preempts, so a caller seldom sees it
     └── CallbackError              a token callback raised
@@ -37,6 +40,7 @@ from __future__ import annotations
 import concurrent.futures
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LocalLLMError(Exception):
@@ -89,6 +93,10 @@ class ModelLoadError(ModelFileError):
     """The file passed every check, but the library could not load it."""
 
 
+class AdapterError(ModelFileError):
+    """An adapter is missing or damaged, or was made for another model."""
+
+
 class UnsupportedFeature(LocalLLMError):
     """The model or its backend cannot do what was asked."""
 
@@ -105,6 +113,10 @@ class ChecksumMismatch(DownloadError):
 
 class OfflineError(DownloadError):
     """The network is needed and is switched off or out of reach."""
+
+
+class ConstraintError(LocalLLMError):
+    """A schema, regular expression, list of choices or grammar is malformed, unsupported or too large, or fits nothing."""
 
 
 class PromptError(LocalLLMError):
@@ -157,6 +169,20 @@ class DeadlineExceeded(EngineError, TimeoutError):
     """The request was not finished when its time was over."""
 
     retryable = True
+
+
+class AnswerCut(EngineError):
+    """A constrained answer reached ``max_tokens``, or the end of the context, before it was complete.
+
+    ``completion``, a ``types.Completion``, is what there is of it.
+    """
+
+    def __init__(self, completion: Any) -> None:
+        self.completion = completion
+        super().__init__(
+            f"The answer was cut after {len(completion.token_ids)} tokens, before it was what its schema or grammar "
+            "asks for. Give it more room (max_tokens, context_length), or ask for less."
+        )
 
 
 class DecodeError(EngineError):

@@ -5,6 +5,7 @@ Every field may be None: not given. Defaults come from the model's family, then 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar
@@ -42,6 +43,17 @@ class LoadingOptions(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
     gpu_layers: int | None = Field(default=None, ge=0, description="Layers on the GPU; None: all where there is one.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: the cores of this process.")
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        default=None, description="Number type of the weights; None leaves it to the backend."
+    )
+    quantization: Literal["int8", "int4"] | None = Field(
+        default=None, description="Store the weights smaller while loading; None leaves them as the file has them."
+    )
+    adapter: str | None = Field(
+        default=None,
+        description="A LoRA or P-tuning adapter, as a path, a hub name or a name of the catalog, for whatever is asked "
+        "without naming another one.",
+    )
     max_parallel: int = Field(default=16, ge=1, le=64, description="Requests that decode in one batch.")
     max_queue: int = Field(default=256, ge=1, description="Requests that may wait; one more raises EngineBusy.")
     idle_unload: float | None = Field(
@@ -49,6 +61,11 @@ class LoadingOptions(BaseModel):
         gt=0,
         description="Seconds without a request after which the weights are freed, until the next one.",
     )
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _adapter_path_as_text(cls, value: Any) -> Any:
+        return path_as_text(value)
 
 
 class SamplingOptions(BaseModel):
@@ -94,11 +111,28 @@ class CallOptions(SamplingOptions):
 
     template: str | None = Field(default=None, description="Name of another prompt template for this call.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds after which the request is given up.")
+    adapter: str | None = Field(default=None, description="Another adapter for this call; None: that of the model.")
+    adapter_scale: float | None = Field(
+        default=None, allow_inf_nan=False, description="How strong the adapter is: 1 as trained, 0 not at all."
+    )
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _adapter_path_as_text(cls, value: Any) -> Any:
+        return path_as_text(value)
 
     @classmethod
     def parse(cls, where: str, options: Mapping[str, Any]) -> Self:
         """Validate keyword arguments. Raises UnknownOption or OptionError, naming ``where``."""
         return parse_options(cls, where, options)
+
+
+def path_as_text(value: Any) -> Any:
+    """A path as text that cannot be taken for a name of the catalog; any other value unchanged."""
+    if not isinstance(value, os.PathLike):
+        return value
+    path = os.fspath(value)
+    return path if os.sep in path else os.path.join(os.curdir, path)
 
 
 def parse_options(kind: type[OptionsT], where: str, options: Mapping[str, Any]) -> OptionsT:

@@ -20,7 +20,7 @@ from local_llms.catalog import (
     find_template,
     list_models,
 )
-from local_llms.errors import ModelFileError, ModelNotFound
+from local_llms.errors import AdapterError, ModelFileError, ModelNotFound
 from local_llms.hub import PREFIX, HubName, cached, cached_named, fetch, fetch_named, parse_hub_name
 
 ModelName = str | os.PathLike[str]
@@ -110,6 +110,14 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
         if os.sep in model or model.startswith(("~", ".")) or path.suffix == ".gguf" or path.exists():
             return ModelSource(model, None, path)
         raise
+
+
+def adapter_path(adapter: str) -> Path:
+    """Understand ``adapter=``: the path of a folder or file. Raises AdapterError."""
+    path = Path(adapter).expanduser()
+    if not path.exists():
+        raise AdapterError(f"There is no adapter {adapter}. Give the path of a PEFT folder or of a GGUF adapter.")
+    return path.resolve()
 
 
 def _card_of(name: HubName) -> ModelCard | None:

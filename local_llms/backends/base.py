@@ -83,6 +83,18 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A change of the weights that is chosen per request: a LoRA, or a P-tuning prefix.
+
+    ``path``: a PEFT folder, a GGUF adapter file, or a P-tuning checkpoint folder. ``scale`` multiplies the change: 1 as
+    it was trained, 0 none at all.
+    """
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How to load a model, as a backend gets it: everything is decided but what "auto" leaves to the backend.
 
@@ -92,6 +104,9 @@ class LoadOptions:
     - ``max_parallel``: requests that decode together.
     - ``device``: "auto", "cpu" or "cuda". ``gpu_layers``: layers on the GPU; None means all where there is one.
     - ``threads``: None takes the cores this process may use.
+    - ``dtype``: number type of the weights, "float32", "float16" or "bfloat16"; None leaves it to the backend.
+    - ``quantization``: "int8" or "int4", done while loading; None leaves the weights as they are.
+    - ``adapter``: one that is a part of the loaded model, since it changes the vocabulary; others are opened later.
     """
 
     context_length: int | None = None
@@ -101,6 +116,9 @@ class LoadOptions:
     device: str = "auto"
     gpu_layers: int | None = None
     threads: int | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+    adapter: Path | None = None
 
 
 class Backend(Protocol):
@@ -119,8 +137,19 @@ class Backend(Protocol):
         """The bytes that a token adds to a text; b"" for a special token."""
         ...
 
-    def decode(self, chunks: Sequence[Chunk]) -> Logits:
-        """Compute new tokens of several different sequences.
+    def open_adapter(self, path: Path) -> None:
+        """Load an adapter beside the weights, where it stays until ``close``. Opening it again does nothing.
+
+        Raises AdapterError where it is damaged or does not fit this model, UnsupportedFeature where this backend or
+        this model takes none; what was opened before stays open.
+        """
+        ...
+
+    def decode(self, chunks: Sequence[Chunk], adapter: Adapter | None = None) -> Logits:
+        """Compute new tokens of several different sequences, all of them with ``adapter``, which was opened before.
+
+        A sequence is computed with one adapter and scale only, from its first token on; seeing to that is up to the
+        caller. An adapter that was not opened is ValueError.
 
         Returns the rows asked for, in the order of the chunks. Raises CacheFull where there is no room, DecodeError
         where the library failed; both leave every sequence as it was before the call. Where ``info.can_cut`` is false,

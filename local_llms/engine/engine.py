@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,15 @@ class Engine:
                 'Load an embedding model, such as "all-minilm-l6-v2".'
             )
         return self._worker.embed(texts)
+
+    def open_adapter(self, path: Path) -> Future[None]:
+        """Have an adapter opened before a request names it, to learn early whether it fits.
+
+        The future fails with AdapterError or UnsupportedFeature. Raises EngineClosed or EngineForked.
+        """
+        self._check_process()
+        self.check_generates()
+        return self._worker.open_adapter(path)
 
     def stats(self) -> EngineStats:
         """What the engine has done and is doing. Raises EngineForked."""

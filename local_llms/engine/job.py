@@ -19,7 +19,7 @@ class Job:
         """``now`` is the time of submission."""
         self.request = request
         self.channel = Channel()
-        self.sequence = Sequence(prompt_length=len(request.prompt_ids), tokens=list(request.prompt_ids))
+        self.sequence = Sequence(len(request.prompt_ids), list(request.prompt_ids), request.adapter)
         self.sampler = Sampler(request.params, request.prompt_ids)
         self._text = TextAssembler(request.params.stop)
         self._token_bytes = token_bytes

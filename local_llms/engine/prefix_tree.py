@@ -4,12 +4,15 @@ A radix tree over all sequences, running and kept: an edge is a run of tokens th
 one was copied from the other. So the longest cached beginning of a prompt is one walk from the root, and the number of
 cells in use is the sum of the edges. (The idea of a radix tree over KV caches: Zheng et al. 2024, "SGLang".)
 
+What a token leaves in the cache depends on the weights as well, so sequences that are computed with different adapters
+share nothing: there is a root for each adapter.
+
 Pure bookkeeping: no backend, no clock, no threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 
 class _Node:
@@ -34,10 +37,13 @@ class _Node:
 
 
 class PrefixTree:
-    """The tokens of every non-empty sequence. Sequences are the backend's numbers."""
+    """The tokens of every non-empty sequence. Sequences are the backend's numbers.
+
+    ``adapter`` is whatever tells one adapter from another, None for the model alone.
+    """
 
     def __init__(self) -> None:
-        self._root = _Node(None, [], set())
+        self._roots: dict[Hashable, _Node] = {}
         self._tips: dict[int, _Node] = {}
         self._lengths: dict[int, int] = {}
         self.cells = 0
@@ -47,14 +53,19 @@ class PrefixTree:
         """Tokens that a sequence holds; 0 for an empty one."""
         return self._lengths.get(sequence, 0)
 
-    def match(self, tokens: Sequence[int], limit: int, *, whole: bool = False) -> tuple[int | None, int]:
-        """A sequence that begins like ``tokens``, and for how many of the first ``limit`` tokens.
+    def match(
+        self, tokens: Sequence[int], limit: int, adapter: Hashable = None, *, whole: bool = False
+    ) -> tuple[int | None, int]:
+        """A sequence of that adapter that begins like ``tokens``, and for how many of the first ``limit`` tokens.
 
         ``whole`` admits only sequences all of whose tokens agree: a recurrent state cannot be cut. (None, 0) where
         nothing agrees.
         """
         best: tuple[int | None, int] = (None, 0)
-        for node, end, complete in self._agreeing(list(tokens[:limit])):
+        root = self._roots.get(adapter)
+        if root is None:
+            return best
+        for node, end, complete in _agreeing(root, list(tokens[:limit])):
             if end > best[1]:
                 owners: Iterable[int] = node.owners
                 if whole:
@@ -68,22 +79,24 @@ class PrefixTree:
         end = self._lengths[source]
         while end - len(node.tokens) >= length:
             end -= len(node.tokens)
-            node = self._parent(node)
+            node = _parent(node)
         if end > length:
             node = self._split(node, len(node.tokens) - (end - length))
         self._tips[target] = node
         self._lengths[target] = length
         step: _Node | None = node
-        while step is not None and step is not self._root:
+        while step is not None and step.parent is not None:
             step.owners.add(target)
             step = step.parent
 
-    def append(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Record newly computed tokens of a sequence."""
+    def append(self, sequence: int, tokens: Sequence[int], adapter: Hashable = None) -> None:
+        """Record newly computed tokens of a sequence; all of a sequence's are computed with one adapter."""
         if not tokens:
             return
-        tip = self._tips.get(sequence, self._root)
-        if tip is not self._root and len(tip.owners) == 1 and not tip.children:
+        tip = self._tips.get(sequence)
+        if tip is None:
+            tip = self._roots.setdefault(adapter, _Node(None, [], set()))
+        if tip.parent is not None and len(tip.owners) == 1 and not tip.children:
             tip.tokens.extend(tokens)
         else:
             child = _Node(tip, list(tokens), {sequence})
@@ -96,8 +109,8 @@ class PrefixTree:
         """Record that a sequence was emptied."""
         node: _Node | None = self._tips.pop(sequence, None)
         self._lengths.pop(sequence, None)
-        while node is not None and node is not self._root:
-            parent = self._parent(node)
+        while node is not None and node.parent is not None:
+            parent = node.parent
             node.owners.discard(sequence)
             if node.owners:
                 self._merge(node)
@@ -105,16 +118,18 @@ class PrefixTree:
                 parent.remove(node)
                 self.cells -= len(node.tokens)
             node = parent
+        if node is not None and not node.children:
+            self._roots = {adapter: root for adapter, root in self._roots.items() if root is not node}
 
     def alike(self, sequence: int) -> tuple[set[int], set[int]]:
         """Other sequences that begin with all that this one holds, and others all of which is a beginning of this one.
 
-        Tokens count here, not cells: two may have computed the same.
+        Tokens count here, not cells: two may have computed the same. All are of this one's adapter.
         """
         around: set[int] = set()
         inside: set[int] = set()
-        tokens = self._tokens(sequence)
-        for node, end, complete in self._agreeing(tokens):
+        root, tokens = self._path(sequence)
+        for node, end, complete in _agreeing(root, tokens):
             if end == len(tokens):
                 around |= node.owners
             if complete:
@@ -127,38 +142,25 @@ class PrefixTree:
         cells = 0
         for sequence in sequences:
             node: _Node | None = self._tips.get(sequence)
-            while node is not None and node is not self._root and id(node) not in counted:
+            while node is not None and node.parent is not None and id(node) not in counted:
                 counted.add(id(node))
                 cells += len(node.tokens)
                 node = node.parent
         return cells
 
-    def _agreeing(self, tokens: list[int]) -> Iterator[tuple[_Node, int, bool]]:
-        """Every edge that begins on the path of ``tokens``: where it ends to agree, and whether all of it agrees."""
-        pending = [(self._root, 0)] if tokens else []
-        while pending:
-            node, position = pending.pop()
-            for child in node.children.get(tokens[position], ()):
-                agreed = _agreement(child.tokens, tokens, position)
-                end, complete = position + agreed, agreed == len(child.tokens)
-                yield child, end, complete
-                if complete and end < len(tokens):
-                    pending.append((child, end))
-
-    def _tokens(self, sequence: int) -> list[int]:
+    def _path(self, sequence: int) -> tuple[_Node | None, list[int]]:
+        """A sequence's root and its tokens."""
         edges: list[list[int]] = []
         node: _Node | None = self._tips.get(sequence)
+        root = node
         while node is not None:
             edges.append(node.tokens)
-            node = node.parent
-        return [token for edge in reversed(edges) for token in edge]
-
-    def _parent(self, node: _Node) -> _Node:
-        return node.parent if node.parent is not None else self._root
+            root, node = node, node.parent
+        return root, [token for edge in reversed(edges) for token in edge]
 
     def _split(self, node: _Node, at: int) -> _Node:
         """Cut an edge in two; returns the upper part, which holds its first ``at`` tokens."""
-        parent = self._parent(node)
+        parent = _parent(node)
         parent.remove(node)
         upper = _Node(parent, node.tokens[:at], set(node.owners))
         parent.add(upper)
@@ -198,6 +200,24 @@ def common_prefix(left: Sequence[int], right: Sequence[int], start: int = 0) -> 
         else:
             high = middle
     return low
+
+
+def _parent(node: _Node) -> _Node:
+    """The node above one that is no root."""
+    return node if node.parent is None else node.parent
+
+
+def _agreeing(root: _Node | None, tokens: list[int]) -> Iterator[tuple[_Node, int, bool]]:
+    """Every edge that begins on the path of ``tokens``: where it ends to agree, and whether all of it agrees."""
+    pending = [(root, 0)] if root is not None and tokens else []
+    while pending:
+        node, position = pending.pop()
+        for child in node.children.get(tokens[position], ()):
+            agreed = _agreement(child.tokens, tokens, position)
+            end, complete = position + agreed, agreed == len(child.tokens)
+            yield child, end, complete
+            if complete and end < len(tokens):
+                pending.append((child, end))
 
 
 def _agreement(edge: list[int], tokens: list[int], position: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from local_llms.backends.base import BackendInfo
+from local_llms.backends.base import Adapter, BackendInfo
 from local_llms.types import SamplingParams
 
 
@@ -17,6 +17,7 @@ class Request:
     - ``end_ids``: tokens that end the answer.
     - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token.
     - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
+    - ``adapter``: what the weights are changed by for this request; opened before its first step.
     """
 
     prompt_ids: tuple[int, ...]
@@ -24,6 +25,7 @@ class Request:
     end_ids: frozenset[int] = frozenset()
     logprobs: bool = False
     deadline: float | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +39,7 @@ class Sequence:
 
     prompt_length: int
     tokens: list[int]
+    adapter: Adapter | None = None
     order: int = 0
     number: int | None = None
     computed: int = 0

@@ -1,7 +1,8 @@
 """Who computes what in the next step. Pure: no threads, no clock, no numpy, no backend.
 
-A step is one ``decode`` of the backend: one token for every sequence that decodes, and chunks of the prompts that are
-still being read, so that a long prompt never stalls the others' tokens. Sequences join and leave between any two steps.
+A step is one ``decode`` of the backend for each adapter in use: one token for every sequence that decodes, and chunks
+of the prompts that are still being read, so that a long prompt never stalls the others' tokens. Sequences join and
+leave between any two steps.
 
 What a finished request computed is kept until its room is needed: the next prompt that begins alike is copied from it.
 Requests that wait and share a beginning with one that is being read wait for that part instead of computing it again.
@@ -13,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from local_llms.backends.base import BackendInfo, Chunk
+from local_llms.backends.base import Adapter, BackendInfo, Chunk
 from local_llms.engine.prefix_tree import PrefixTree, common_prefix
 from local_llms.engine.request import Sequence
 
@@ -46,7 +47,7 @@ class Free:
 
 @dataclass(slots=True)
 class Step:
-    """What the backend has to do next: the moves in their order, then one decode of all chunks.
+    """What the backend has to do next: the moves in their order, then one decode of all chunks of each adapter.
 
     ``sequences[i]`` is the request of ``chunks[i]``.
     """
@@ -54,6 +55,15 @@ class Step:
     moves: list[Copy | Free] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
+
+    def by_adapter(self) -> list[Step]:
+        """The same without moves, in steps of one decode each: all of its requests have one adapter."""
+        parts: dict[Adapter | None, Step] = {}
+        for chunk, sequence in zip(self.chunks, self.sequences, strict=True):
+            part = parts.setdefault(sequence.adapter, Step())
+            part.chunks.append(chunk)
+            part.sequences.append(sequence)
+        return list(parts.values())
 
 
 class Scheduler:
@@ -112,7 +122,7 @@ class Scheduler:
 
     def computed(self, sequence: Sequence, chunk: Chunk) -> None:
         """Record that a chunk was computed."""
-        self._tree.append(chunk.sequence, chunk.tokens)
+        self._tree.append(chunk.sequence, chunk.tokens, sequence.adapter)
         sequence.computed += len(chunk.tokens)
 
     def finish(self, sequence: Sequence) -> list[Free]:
@@ -142,7 +152,7 @@ class Scheduler:
         return [self._release(self._stop(sequence))]
 
     def cache_full(self, step: Step) -> Sequence | None:
-        """The backend had no room for a step, though by our count it fits; returns the request that cannot be served.
+        """The backend had no room for one decode, though by our count it fits; returns the request not to be served.
 
         From now on, until nothing runs, the cache counts as too small for that step. So the next one evicts, preempts
         or reads less, and the failing step does not come again and again.
@@ -155,7 +165,7 @@ class Scheduler:
         return None
 
     def retry_alone(self, step: Step) -> list[Free]:
-        """A step failed: until they are past that point, its requests get steps of their own, to find the one to blame.
+        """A decode failed: until they are past that point, its requests get steps of their own, to find the culprit.
 
         A state that cannot be cut may be lost by a failure, and is computed again from its beginning.
         """
@@ -212,9 +222,9 @@ class Scheduler:
             return False
         # The last token is always computed, since its logits are needed.
         limit = len(sequence.tokens) - 1
-        source, length = self._tree.match(sequence.tokens, limit, whole=not self._info.can_cut)
+        source, length = self._tree.match(sequence.tokens, limit, sequence.adapter, whole=not self._info.can_cut)
         for other in self.running:
-            if other.decoding or not self._info.can_cut:
+            if other.decoding or other.adapter != sequence.adapter or not self._info.can_cut:
                 continue
             shared = min(common_prefix(other.tokens, sequence.tokens), limit)
             if shared >= length + WORTH_WAITING:

@@ -9,8 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 from local_llms.backends.base import Backend, Logits
+from local_llms.engine.adapters import Adapters
 from local_llms.engine.embedding import EmbeddingTask, Vectors
 from local_llms.engine.job import Job
 from local_llms.engine.request import Sequence as Running
@@ -47,6 +49,7 @@ class Worker:
         self._changed = threading.Condition()
         self._arrived: deque[Job] = deque()
         self._embeddings: deque[EmbeddingTask] = deque()
+        self._adapters = Adapters(backend)
         self._jobs: dict[Running, Job] = {}
         self._closing = False
         self._cancelled: deque[Job] = deque()
@@ -101,6 +104,14 @@ class Worker:
             self._embeddings.append(task)
             self._changed.notify()
         return task.future
+
+    def open_adapter(self, path: Path) -> Future[None]:
+        """Have an adapter opened, so that requests may name it. Raises EngineClosed."""
+        with self._changed:
+            self._check_open()
+            future = self._adapters.ask(path)
+            self._changed.notify()
+        return future
 
     def close(self) -> None:
         """Fail what is under way with EngineClosed, free the backend, and wait for the thread to end."""
@@ -177,7 +188,7 @@ class Worker:
             tasks = list(self._embeddings)
             for held in (self._jobs, self._arrived, self._embeddings, self._cancelled):
                 held.clear()
-        for end in [*(job.channel.close for job in jobs), *(task.fail for task in tasks)]:
+        for end in [*(job.channel.close for job in jobs), *(task.fail for task in tasks), self._adapters.fail]:
             # An error of its own for each, since raising one in two threads would mix their tracebacks.
             failure: EngineClosed | DecodeError = EngineClosed("The model was closed while the request was under way.")
             if cause is not None:
@@ -187,13 +198,23 @@ class Worker:
 
     def _receive(self) -> bool:
         """Take in what arrived, waiting where there is nothing to do; False when it is time to end."""
+        new: list[Job] = []
         with self._changed:
-            while not (self._closing or self._arrived or self._embeddings or self._jobs):
+            while not (self._closing or self._arrived or self._embeddings or self._jobs or self._adapters.asked):
                 self._changed.wait()
             if self._closing:
                 return False
             while self._arrived:
-                self._take_in(self._arrived.popleft())
+                job = self._arrived.popleft()
+                if job.channel.outcome is None:
+                    self._jobs[job.sequence] = job
+                    new.append(job)
+                else:
+                    # Cancelled already: its place among the cancelled may have been passed before it got here.
+                    self._counts["cancelled"] += 1
+        self._adapters.open_asked()
+        for job in new:
+            self._take_in(job)
         while self._cancelled:
             job = self._cancelled.popleft()
             if job.sequence in self._jobs:
@@ -207,26 +228,26 @@ class Worker:
         return True
 
     def _take_in(self, job: Job) -> None:
-        if job.channel.outcome is not None:
-            # Cancelled already: its place among the cancelled may have been passed before it got here.
-            self._counts["cancelled"] += 1
-            return
-        self._jobs[job.sequence] = job
+        adapter = job.request.adapter
+        if adapter is not None:
+            try:
+                self._adapters.open(adapter.path)
+            except (LocalLLMError, ValueError) as error:
+                self._fail(job, error)
+                return
         self._scheduler.add(job.sequence)
 
     def _step(self) -> None:
         started = time.monotonic()
         step = self._scheduler.plan()
         self._move(step.moves)
-        jobs = tuple(self._jobs[sequence] for sequence in step.sequences)
-        for job in jobs:
+        for job in (self._jobs[sequence] for sequence in step.sequences):
             if job.started is None:
                 job.started = started
                 self._counts["prompt"] += job.sequence.prompt_length
                 self._counts["cached"] += job.sequence.cached
-        with self._computing:
-            self._decoding, self._interrupted = jobs, False
-        done = bool(step.chunks) and self._decode(step)
+        # Where one decode fails, what is left of the step is planned again.
+        done = all(self._decode(part) for part in step.by_adapter())
         elapsed = time.monotonic() - started
         self._counts["steps"] += 1
         self._busy_seconds += elapsed
@@ -234,9 +255,12 @@ class Worker:
             self._adapt(step, elapsed)
 
     def _decode(self, step: Step) -> bool:
-        """Compute a step. Where it fails, its requests are tried alone, so that one cannot harm another."""
+        """Compute a step of one adapter. Where it fails, its requests are tried alone: one cannot harm another."""
+        jobs = tuple(self._jobs[sequence] for sequence in step.sequences)
+        with self._computing:
+            self._decoding, self._interrupted = jobs, False
         try:
-            logits = self._backend.decode(step.chunks)
+            logits = self._backend.decode(step.chunks, step.sequences[0].adapter)
         except CacheFull as error:
             unservable = self._scheduler.cache_full(step)
             if unservable is not None:

@@ -1,9 +1,9 @@
 """A backend without weights: what it answers is a function of the tokens it holds.
 
-It watches over the protocol: ValueError where a chunk does not continue its sequence or a copy is not possible,
-CacheFull where the cells do not suffice, AssertionError where two threads compute at once; logits turn into NaN at the
-next call, and a failure loses states that cannot be cut. So a test of an engine on it is a test of the engine's
-bookkeeping.
+It watches over the protocol: ValueError where a chunk does not continue its sequence, a copy is not possible or an
+adapter was not opened, CacheFull where the cells do not suffice, AssertionError where two threads compute at once or a
+sequence is computed with two adapters; logits turn into NaN at the next call, and a failure loses states that cannot be
+cut. So a test of an engine on it is a test of the engine's bookkeeping.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.backends.base import BackendInfo, Chunk, Logits
-from local_llms.errors import CacheFull, DecodeError, EngineClosed, EngineForked
+from local_llms.backends.base import Adapter, BackendInfo, Chunk, Logits
+from local_llms.errors import AdapterError, CacheFull, DecodeError, EngineClosed, EngineForked
 
 BOS, EOS, IM_START, IM_END = 256, 257, 258, 259
 VOCABULARY = 260
@@ -45,6 +46,18 @@ def say(text: str, *, end: int = EOS) -> Script:
         return answer[0]
 
     return script
+
+
+ADAPTER_MARK = b"scripted adapter:"
+
+ADAPTER_TOKEN = -1
+"""Where a sequence has an adapter, a script is given this and the adapter's number in front of the tokens."""
+
+
+def write_adapter(path: Path, number: int = 1) -> Path:
+    """Make a file that a scripted backend opens as an adapter. ``echo_script`` says something else with each number."""
+    path.write_bytes(ADAPTER_MARK + str(number).encode())
+    return path
 
 
 class ScriptedBackend:
@@ -89,6 +102,8 @@ class ScriptedBackend:
         # A cell is one computed token; a copy refers to the same cells.
         self._sequences: dict[int, list[tuple[int, int]]] = {}
         self._cells = 0
+        self._adapters: dict[Path, int] = {}
+        self._computed_with: dict[int, Adapter | None] = {}
         self._computing = threading.Lock()
         self._interrupt = threading.Event()
         self._closed = False
@@ -96,6 +111,8 @@ class ScriptedBackend:
         self._logits = np.zeros((0, self._info.vocabulary_size), dtype=np.float32)
         self.decodes: list[list[Chunk]] = []
         """Every decode so far."""
+        self.opened: list[Path] = []
+        """Every adapter that was opened, in order."""
 
     @property
     def info(self) -> BackendInfo:
@@ -135,19 +152,35 @@ class ScriptedBackend:
             raise ValueError("no such token")
         return bytes([token_id]) if token_id < 256 else b""
 
-    def decode(self, chunks: Sequence[Chunk]) -> Logits:
+    def open_adapter(self, path: Path) -> None:
+        """A file that ``write_adapter`` made. Raises AdapterError for any other."""
+        self._begin()
+        if path in self._adapters:
+            return
+        content = path.read_bytes() if path.is_file() else b""
+        if not content.startswith(ADAPTER_MARK):
+            raise AdapterError(f"{path} is no scripted adapter. Make one with write_adapter().")
+        self._adapters[path] = int(content.removeprefix(ADAPTER_MARK))
+        self.opened.append(path)
+
+    def decode(self, chunks: Sequence[Chunk], adapter: Adapter | None = None) -> Logits:
         """Hold the tokens, and give one row per position asked for; the scripted token has the largest logit."""
         self._begin()
+        if adapter is not None and adapter.path not in self._adapters:
+            raise ValueError(f"the adapter {adapter.path} was not opened")
         if not self._computing.acquire(blocking=False):
             raise AssertionError("two threads compute at once")
         try:
-            self._logits = self._decode(chunks)
+            self._logits = self._decode(chunks, adapter)
             return self._logits
         finally:
             self._computing.release()
 
-    def _decode(self, chunks: Sequence[Chunk]) -> Logits:
+    def _decode(self, chunks: Sequence[Chunk], adapter: Adapter | None) -> Logits:
         self._check_chunks(chunks)
+        for chunk in chunks:
+            if chunk.start and self._computed_with.get(chunk.sequence) != adapter:
+                raise AssertionError(f"sequence {chunk.sequence} is computed with two adapters")
         self._interrupt.clear()
         if self._step_seconds and self._interrupt.wait(self._step_seconds):
             self._fail("interrupted", chunks)
@@ -158,14 +191,17 @@ class ScriptedBackend:
             raise CacheFull("the scripted cache is full")
         self.decodes.append(list(chunks))
         rows: list[NDArray[np.float32]] = []
+        # A scale of 0 is the model alone.
+        mark = [ADAPTER_TOKEN, self._adapters[adapter.path]] if adapter is not None and adapter.scale else []
         for chunk in chunks:
+            self._computed_with[chunk.sequence] = adapter
             held = self._sequences.setdefault(chunk.sequence, [])
             for index, token in enumerate(chunk.tokens):
                 self._cells += 1
                 held.append((token, self._cells))
                 last = index == len(chunk.tokens) - 1
                 if chunk.logits == "all" or (chunk.logits == "last" and last):
-                    rows.append(self._row([token for token, _ in held]))
+                    rows.append(self._row([*mark, *(token for token, _ in held)]))
         return np.stack(rows) if rows else np.zeros((0, self._info.vocabulary_size), dtype=np.float32)
 
     def _fail(self, reason: str, chunks: Sequence[Chunk]) -> NoReturn:
@@ -208,6 +244,7 @@ class ScriptedBackend:
         if not self._info.can_cut and length != len(held):
             raise ValueError("a recurrent state is copied whole")
         self._sequences[target] = held[:length]
+        self._computed_with[target] = self._computed_with.get(source)
 
     def cut(self, sequence: int, length: int) -> None:
         """Forget the end of a sequence."""

@@ -9,6 +9,8 @@ Its ``Llama`` class is not used: that serves one sequence, and two threads in it
 ``facts``             what the file says of its model, and the context that suits it
 ``vocabulary``        text ↔ ids
 ``batch``             the tokens of one call, in arrays that llama.cpp reads
+``loras``             the adapters that are opened, and the one that is computed with
+``lora_file``         whether an adapter's file is sound and fits the model
 ``sequences``         the KV cache or the recurrent states: decode, copy, cut, free
 ``embedder``          vectors of texts
 ``backend``           ties these to the protocol

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.backends.base import BackendInfo, Chunk, LoadOptions, Logits
+from local_llms.backends.base import Adapter, BackendInfo, Chunk, LoadOptions, Logits
 from local_llms.backends.llama_cpp.embedder import Embedder
 from local_llms.backends.llama_cpp.facts import ModelFacts, plan_context
+from local_llms.backends.llama_cpp.loras import Loras
 from local_llms.backends.llama_cpp.native import Native
 from local_llms.backends.llama_cpp.sequences import Sequences
 from local_llms.backends.llama_cpp.vocabulary import Vocabulary
@@ -21,12 +23,12 @@ from local_llms.hub.gguf import GGUFHeader
 class LlamaCppBackend:
     """Implements ``Backend``: a model that generates, or one that embeds; which, its file says."""
 
-    def __init__(self, native: Native, info: BackendInfo, vocabulary: Vocabulary) -> None:
+    def __init__(self, native: Native, info: BackendInfo, vocabulary: Vocabulary, loras: Loras) -> None:
         """Takes over ``native``. Use ``load``."""
         self._native = native
         self._info = info
         self._vocabulary = vocabulary
-        self._sequences = Sequences(native, info) if info.can_generate else None
+        self._sequences = Sequences(native, info, loras) if info.can_generate else None
         self._embedder = Embedder(native, info, vocabulary) if info.embedding_size is not None else None
         # Weights are large: they go when the last reference goes, and before the interpreter does.
         weakref.finalize(self, native.close)
@@ -41,7 +43,8 @@ class LlamaCppBackend:
             context_length, plan = plan_context(facts, options, native)
             native.open_context(plan)
             vocabulary = Vocabulary(native, declared_bos=facts.declares_bos)
-            return cls(native, facts.info(native, vocabulary, context_length, plan), vocabulary)
+            info = facts.info(native, vocabulary, context_length, plan)
+            return cls(native, info, vocabulary, Loras(native, header))
         except BaseException:
             native.close()
             raise
@@ -59,9 +62,13 @@ class LlamaCppBackend:
         """The bytes that a token adds to a text. Raises ValueError where there is no such token."""
         return self._vocabulary.token_bytes(token_id)
 
-    def decode(self, chunks: Sequence[Chunk]) -> Logits:
+    def open_adapter(self, path: Path) -> None:
+        """Load a LoRA; see ``Backend.open_adapter``. Raises AdapterError, UnsupportedFeature and MissingDependency."""
+        self._generator.loras.open(path)
+
+    def decode(self, chunks: Sequence[Chunk], adapter: Adapter | None = None) -> Logits:
         """Compute new tokens; see ``Backend.decode``. Raises ValueError for chunks that break its rules."""
-        return self._generator.decode(chunks)
+        return self._generator.decode(chunks, adapter)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Share the first tokens of a sequence. Raises ValueError where it is not possible."""

@@ -11,9 +11,10 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.backends.base import BackendInfo, Chunk, Logits
+from local_llms.backends.base import Adapter, BackendInfo, Chunk, Logits
 from local_llms.backends.llama_cpp.batch import TokenBatch
 from local_llms.backends.llama_cpp.logs import Listening
+from local_llms.backends.llama_cpp.loras import Loras
 from local_llms.backends.llama_cpp.native import Native
 from local_llms.backends.llama_cpp.vocabulary import check_ids
 from local_llms.errors import CacheFull, DecodeError
@@ -30,7 +31,8 @@ _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(
 class Sequences:
     """Counts what each sequence holds, so that a wrong call is refused here: llama.cpp may end the process."""
 
-    def __init__(self, native: Native, info: BackendInfo) -> None:
+    def __init__(self, native: Native, info: BackendInfo, loras: Loras) -> None:
+        self.loras = loras
         self._native = native
         self._info = info
         self._batch = TokenBatch(info.batch_tokens)
@@ -39,13 +41,15 @@ class Sequences:
         self._view_key = (0, 0)
         self._view: NDArray[np.float32] = np.empty((0, info.vocabulary_size), np.float32)
 
-    def decode(self, chunks: Sequence[Chunk]) -> Logits:
-        """See ``Backend.decode``. Raises ValueError for chunks that break its rules."""
+    def decode(self, chunks: Sequence[Chunk], adapter: Adapter | None) -> Logits:
+        """See ``Backend.decode``. Raises ValueError for chunks and an adapter that break its rules."""
         native = self._native
         with native, self._computing:
             batch, rows = self._fill(chunks)
             if not batch:
                 return np.empty((0, self._info.vocabulary_size), np.float32)
+            self.loras.check(adapter)
+            self.loras.use(adapter)
             native.begin()
             code, heard = native.decode(batch)
             if code != 0:

@@ -1,11 +1,15 @@
 """A scheduler that works for a backend, watched at every step."""
 
+from pathlib import Path
+
+from local_llms.backends.base import Adapter
 from local_llms.engine.request import Sequence
 from local_llms.engine.scheduler import Copy, Scheduler, Step
 from local_llms.errors import CacheFull, DecodeError
 from local_llms.testing.scripted import ScriptedBackend
 
 PREFIX = [number % 200 for number in range(60)]
+ADAPTERS = [None, Adapter(Path("one")), Adapter(Path("two")), Adapter(Path("two"), 0.5)]
 
 
 class House:
@@ -14,21 +18,22 @@ class House:
     def __init__(self, *, max_parallel: int = 8, kind: type[ScriptedBackend] = ScriptedBackend, **backend: object):
         options = {"context_length": 10_000, "cache_tokens": 1000, "batch_tokens": 64, **backend}
         self.backend = kind(**options)
+        self.backend._adapters = {adapter.path: number for number, adapter in enumerate(ADAPTERS[1:], start=1)}
         self.scheduler = Scheduler(self.backend.info, max_parallel=max_parallel)
         self.wanted: dict[Sequence, int] = {}
         self.done: list[Sequence] = []
         self.refused: list[Sequence] = []
         self.steps = 0
 
-    def add(self, prompt: list[int], answer: int = 1) -> Sequence:
-        sequence = Sequence(prompt_length=len(prompt), tokens=list(prompt))
+    def add(self, prompt: list[int], answer: int = 1, adapter: Adapter | None = None) -> Sequence:
+        sequence = Sequence(prompt_length=len(prompt), tokens=list(prompt), adapter=adapter)
         self.wanted[sequence] = answer
         self.scheduler.add(sequence)
         return sequence
 
     def step(self) -> Step:
         """One step, with every promise checked."""
-        scheduler, backend = self.scheduler, self.backend
+        scheduler = self.scheduler
         decoding = [sequence for sequence in scheduler.running if sequence.decoding]
         before = set(scheduler.running)
         step = scheduler.plan()
@@ -53,20 +58,28 @@ class House:
         if any(sequence.decoding for sequence in step.sequences):
             assert reading <= scheduler.prompt_chunk
         self.move(step.moves)
+        if all(self.compute(part) for part in step.by_adapter()):
+            self.check()
+        return step
+
+    def compute(self, step: Step) -> bool:
+        """One decode, and what follows from it."""
+        scheduler, backend = self.scheduler, self.backend
+        (adapter,) = {sequence.adapter for sequence in step.sequences}
         try:
-            backend.decode(step.chunks)
+            backend.decode(step.chunks, adapter)
         except CacheFull:
             refused = scheduler.cache_full(step)
             if refused is not None:
                 self.refuse(refused)
-            return step
+            return False
         except DecodeError:
             if len(step.chunks) == 1:
                 self.refuse(step.sequences[0])
             else:
                 self.move(scheduler.retry_alone(step))
             self.check()
-            return step
+            return False
         for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
             scheduler.computed(sequence, chunk)
             assert backend.sequences[chunk.sequence] == sequence.tokens[: sequence.computed], (
@@ -78,8 +91,7 @@ class House:
         for sequence in step.sequences:
             if len(sequence.tokens) - sequence.prompt_length >= self.wanted[sequence]:
                 self.end(sequence)
-        self.check()
-        return step
+        return True
 
     def refuse(self, sequence: Sequence) -> None:
         self.refused.append(sequence)
@@ -123,7 +135,7 @@ class Liar(ScriptedBackend):
 
     real = 50
 
-    def decode(self, chunks):
+    def decode(self, chunks, adapter=None):
         if self.cells_used + sum(len(chunk.tokens) for chunk in chunks) > self.real:
             raise CacheFull("there is less room than you think")
-        return super().decode(chunks)
+        return super().decode(chunks, adapter)

@@ -69,10 +69,10 @@ class Faulty(ScriptedBackend):
 
     fault: Callable[["Faulty"], None] = staticmethod(lambda backend: None)
 
-    def decode(self, chunks):
+    def decode(self, chunks, adapter=None):
         if holds_bad(chunks):
             type(self).fault(self)
-        logits = super().decode(chunks)
+        logits = super().decode(chunks, adapter)
         rows = iter(logits)
         for chunk in chunks:
             if chunk.logits != "none":

@@ -10,7 +10,9 @@ from local_llms.engine.prefix_tree import PrefixTree, common_prefix
 from local_llms.testing.scripted import ScriptedBackend
 
 NUMBERS = 6
+ADAPTER = st.sampled_from([None, None, "one", "two"])
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=6)
+WANTED = st.lists(st.integers(0, 2), max_size=14)
 
 
 def agreement(left: list[int], right: list[int]) -> int:
@@ -26,16 +28,20 @@ class AgainstABackend(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.tree = PrefixTree()
+        self.adapters: dict[int, str | None] = {}
         self.backend = ScriptedBackend(max_sequences=NUMBERS, cache_tokens=10_000, context_length=10_000)
 
     def cells(self, number: int) -> list[int]:
         return [cell for _, cell in self.backend._sequences.get(number, [])]
 
-    @rule(number=st.integers(0, NUMBERS - 1), tokens=TOKENS)
-    def compute(self, number: int, tokens: list[int]) -> None:
-        start = len(self.backend.sequences.get(number, []))
-        self.backend.decode([Chunk(number, start, tokens, "none")])
-        self.tree.append(number, tokens)
+    @rule(number=st.integers(0, NUMBERS - 1), tokens=TOKENS, adapter=ADAPTER)
+    def compute(self, number: int, tokens: list[int], adapter: str | None) -> None:
+        held = self.backend.sequences
+        if number in held:
+            adapter = self.adapters[number]
+        self.adapters[number] = adapter
+        self.backend.decode([Chunk(number, len(held.get(number, [])), tokens, "none")])
+        self.tree.append(number, tokens, adapter)
 
     @precondition(lambda self: 0 < len(self.backend.sequences) < NUMBERS)
     @rule(data=st.data())
@@ -45,6 +51,7 @@ class AgainstABackend(RuleBasedStateMachine):
         target = data.draw(st.sampled_from([number for number in range(NUMBERS) if number not in held]))
         length = data.draw(st.integers(1, len(held[source])))
         self.backend.copy(source, target, length)
+        self.adapters[target] = self.adapters[source]
         self.tree.share(source, target, length)
 
     @rule(number=st.integers(0, NUMBERS - 1))
@@ -52,10 +59,10 @@ class AgainstABackend(RuleBasedStateMachine):
         self.backend.free(number)
         self.tree.drop(number)
 
-    @rule(tokens=st.lists(st.integers(0, 2), max_size=14), limit=st.integers(0, 14), whole=st.booleans())
-    def match(self, tokens: list[int], limit: int, whole: bool) -> None:
-        held = self.backend.sequences
-        found, length = self.tree.match(tokens, limit, whole=whole)
+    @rule(tokens=WANTED, limit=st.integers(0, 14), adapter=ADAPTER, whole=st.booleans())
+    def match(self, tokens: list[int], limit: int, adapter: str | None, whole: bool) -> None:
+        held = {number: has for number, has in self.backend.sequences.items() if self.adapters[number] == adapter}
+        found, length = self.tree.match(tokens, limit, adapter, whole=whole)
         wanted = tokens[:limit]
         lengths = {number: agreement(wanted, has) for number, has in held.items()}
         if whole:
@@ -75,8 +82,9 @@ class AgainstABackend(RuleBasedStateMachine):
             assert self.tree.length(number) == len(held.get(number, []))
             others = {cell for other in held if other != number for cell in self.cells(other)}
             mine = held.get(number, [])
-            around = {other for other in held if mine and agreement(held[other], mine) == len(mine)} - {number}
-            inside = {other for other in held if agreement(held[other], mine) == len(held[other])} - {number}
+            alike = [other for other in held if mine and self.adapters[other] == self.adapters[number]]
+            around = {other for other in alike if agreement(held[other], mine) == len(mine)} - {number}
+            inside = {other for other in alike if agreement(held[other], mine) == len(held[other])} - {number}
             assert self.tree.alike(number) == (around, inside)
             assert self.tree.cells_of([number]) == len(self.cells(number))
             rest = [other for other in held if other != number]
@@ -86,7 +94,9 @@ class AgainstABackend(RuleBasedStateMachine):
     def the_tree_stays_small(self) -> None:
         # Edges are joined again when sequences go: what is left has a sequence's end or a fork at each node.
         if hasattr(self, "tree"):
-            pending, nodes = [self.tree._root], -1
+            roots = list(self.tree._roots.values())
+            assert len(roots) == len({self.adapters[number] for number in self.backend.sequences})
+            pending, nodes = roots, -len(roots)
             while pending:
                 node = pending.pop()
                 nodes += 1

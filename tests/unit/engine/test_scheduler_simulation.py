@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from local_llms.engine.request import Sequence
 from local_llms.testing.scripted import ScriptedBackend
-from tests.unit.engine.scheduler_house import PREFIX, House, Liar
+from tests.unit.engine.scheduler_house import ADAPTERS, PREFIX, House, Liar
 
 BAD = 199
 
@@ -17,6 +17,7 @@ REQUESTS = st.lists(
         st.integers(1, 25),  # how long its answer is
         st.one_of(st.none(), st.none(), st.integers(1, 30)),  # the step after which it is cancelled
         st.sampled_from([False, False, False, True]),  # whether the backend fails on it
+        st.sampled_from([0, 0, 1, 2, 3]),  # its adapter
     ),
     min_size=1,
     max_size=14,
@@ -54,8 +55,8 @@ def test_every_request_is_served_whatever_comes(
     tick = 0
     while arrivals or house.wanted:
         while arrivals and arrivals[0][1][0] <= tick:
-            number, (_, shared, own, answer, leaving, poison) = arrivals.pop(0)
-            sequence = house.add([*PREFIX[:shared], *[200 + number] * own, *[BAD] * poison], answer)
+            number, (_, shared, own, answer, leaving, poison, kind) = arrivals.pop(0)
+            sequence = house.add([*PREFIX[:shared], *[200 + number] * own, *[BAD] * poison], answer, ADAPTERS[kind])
             if poison:
                 poisoned.add(sequence)
             if leaving is not None:
