@@ -15,7 +15,7 @@
     ├── DownloadError              a file could not be fetched
     │   ├── ChecksumMismatch       what arrived is not what the catalog promises
     │   └── OfflineError           the network is needed and is switched off or out of reach
-    ├── ConstraintError            a schema, regular expression, list of choices or grammar that no answer can be held to
+    ├── ConstraintError            no answer can be held to this schema, regex, choice or grammar
     ├── PromptError                a prompt cannot be built
     │   ├── EmptyPrompt            nothing to answer
     │   ├── TemplateError          a template is malformed, raises, or takes too long or too much
@@ -116,7 +116,7 @@ class OfflineError(DownloadError):
 
 
 class ConstraintError(LocalLLMError):
-    """A schema, regular expression, list of choices or grammar is malformed, unsupported or too large, or fits nothing."""
+    """A schema, regex, list of choices or grammar is malformed, unsupported or too large, or nothing fits it."""
 
 
 class PromptError(LocalLLMError):
