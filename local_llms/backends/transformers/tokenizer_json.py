@@ -1,0 +1,183 @@
+"""The vocabulary in a ``tokenizer.json``, through the tokenizers library.
+
+That library finds added tokens in any text it is given. So it is given a vocabulary without them: they are taken out of
+the list of added tokens, and where the model's own table has them too, they get a name there that nobody can type. What
+is left can only read a marker as the plain text that it is.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from local_llms.backends.transformers.files import TOKENIZER_BYTES, read_json
+from local_llms.backends.transformers.pieces import SPACE, reader_of
+from local_llms.backends.transformers.tokenizer_facts import AddedToken, TokenizerFacts
+from local_llms.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class JsonVocabulary:
+    """Implements ``Vocabulary`` over a parsed ``tokenizer.json``."""
+
+    def __init__(self, spec: dict[str, Any], facts: TokenizerFacts, source: Path) -> None:
+        """``spec``: the parsed file; it is changed. ``source`` is named in errors. Raises ModelFileError."""
+        added = {**_added_tokens(spec, source), **facts.added}
+        self._blank = {token: entry.text for token, entry in added.items() if _is_blank(entry)}
+        self._marks = {token: entry for token, entry in added.items() if token not in self._blank}
+        table = _table(spec, source)
+        self.size = 1 + max([*table.values(), *added], default=-1)
+        ids = {**table, **{entry.text: token for token, entry in added.items()}}
+        self.special_tokens: Mapping[str, int] = {entry.text: token for token, entry in self._marks.items()}
+        frame = _first_special(spec.get("post_processor"))
+        bos = facts.bos if facts.bos in ids else frame
+        self.bos_id = ids.get(bos) if bos is not None else None
+        framed = frame is not None and ids.get(frame) == self.bos_id
+        self.adds_bos = self.bos_id is not None and (framed if facts.adds_bos is None else facts.adds_bos)
+        eos = ids.get(facts.eos) if facts.eos is not None else None
+        self.eos_text = facts.eos if facts.eos is not None and facts.eos in self.special_tokens else ""
+        self.end_ids = frozenset() if eos is None else frozenset({eos})
+        self.chat_template = facts.chat_template
+        self._read_piece = reader_of(spec.get("decoder"))
+        self._pieces = {token: text for text, token in table.items()}
+        self._unknown = _unknown(spec, ids)
+        self._tokenizer = _plain(spec, self._marks, source)
+        self._bytes: list[bytes | None] = [None] * self.size
+
+    @classmethod
+    def of(cls, folder: Path) -> JsonVocabulary:
+        """That of a checkpoint's folder. Raises ModelFileError."""
+        path = folder / "tokenizer.json"
+        return cls(read_json(path, TOKENIZER_BYTES), TokenizerFacts.of(folder), path)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of plain text. A character that the vocabulary does not have is left out."""
+        ids: list[int] = self._tokenizer.encode(whole_characters(text), add_special_tokens=False).ids
+        return ids if self._unknown is None else [token for token in ids if token != self._unknown]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text; b"" for a control token, and for an id that no token has."""
+        known = self._bytes[token_id]
+        if known is None:
+            known = self._bytes[token_id] = self._read(token_id)
+        return known
+
+    def _read(self, token_id: int) -> bytes:
+        mark = self._marks.get(token_id)
+        if mark is not None:
+            return b"" if mark.control else mark.text.encode()
+        if token_id in self._blank:
+            return self._blank[token_id].replace(SPACE, " ").encode()
+        piece = self._pieces.get(token_id)
+        return b"" if piece is None or token_id == self._unknown else self._read_piece(piece)
+
+
+def whole_characters(text: str) -> str:
+    """The text with pairs of surrogates joined, and U+FFFD for a lone one, which UTF-8 cannot express."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _is_blank(entry: AddedToken) -> bool:
+    """Runs of spaces or line ends are ordinary words that some vocabularies add."""
+    return not entry.control and not entry.text.replace(SPACE, " ").strip()
+
+
+def _added_tokens(spec: Mapping[str, Any], source: Path) -> dict[int, AddedToken]:
+    found: dict[int, AddedToken] = {}
+    for entry in spec.get("added_tokens") or ():
+        token, text = (entry.get("id"), entry.get("content")) if isinstance(entry, dict) else (None, None)
+        if type(token) is not int or not 0 <= token < 1 << 24 or not isinstance(text, str):
+            raise _damaged(source, f"added_tokens has {entry!r}")
+        found[token] = AddedToken(text, entry.get("special") is True)
+    return found
+
+
+def _table(spec: Mapping[str, Any], source: Path) -> dict[str, int]:
+    """Token text → id of the model's own vocabulary."""
+    model = spec.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list):
+        entries = [entry[0] if isinstance(entry, list) and entry else None for entry in vocab]
+        table = {text: token for token, text in enumerate(entries) if isinstance(text, str)}
+        sound = len(entries) == sum(isinstance(text, str) for text in entries)
+    elif isinstance(vocab, dict):
+        table = vocab
+        sound = all(type(token) is int and 0 <= token < 1 << 24 for token in vocab.values())
+    else:
+        raise _damaged(source, "it has no vocabulary")
+    if not sound:
+        raise _damaged(source, "its vocabulary has an entry that is no token")
+    return table
+
+
+def _unknown(spec: Mapping[str, Any], ids: Mapping[str, int]) -> int | None:
+    """The id that stands for what the vocabulary does not have."""
+    model = spec["model"]
+    number = model.get("unk_id")
+    if type(number) is int:
+        return number
+    text = model.get("unk_token")
+    return ids.get(text) if isinstance(text, str) else None
+
+
+def _first_special(processor: Any) -> str | None:
+    """The token that a post-processor puts in front of a single text."""
+    if not isinstance(processor, dict):
+        return None
+    for step in processor.get("processors") or ():
+        found = _first_special(step)
+        if found is not None:
+            return found
+    single = processor.get("single")
+    first = single[0] if isinstance(single, list) and single else None
+    mark = first.get("SpecialToken") if isinstance(first, dict) else None
+    text = mark.get("id") if isinstance(mark, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _plain(spec: dict[str, Any], marks: Mapping[int, AddedToken], source: Path) -> Tokenizer:
+    """The tokenizer without its special tokens."""
+    from tokenizers import Tokenizer
+
+    model = spec["model"]
+    secret = secrets.token_hex(16)
+    hidden = {entry.text: f"\uf8ff{secret}{token}" for token, entry in marks.items()}
+    vocab = model["vocab"]
+    if isinstance(vocab, list):
+        model["vocab"] = [[hidden.get(entry[0], entry[0]), *entry[1:]] for entry in vocab]
+    else:
+        model["vocab"] = {hidden.get(text, text): token for text, token in vocab.items()}
+    if isinstance(model.get("unk_token"), str):
+        model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
+    if isinstance(model.get("merges"), list):
+        model["merges"] = [merge for merge in model["merges"] if _keeps_clear(merge, hidden)]
+    spec["added_tokens"] = [entry for entry in spec.get("added_tokens") or () if entry["id"] not in marks]
+    spec.update(post_processor=None, truncation=None, padding=None)
+    try:
+        return Tokenizer.from_str(json.dumps(spec))
+    except Exception as error:
+        # The library raises bare Exceptions for whatever it does not like.
+        if type(error) is not Exception:
+            raise
+        raise _damaged(source, f"the tokenizers library says: {error}") from None
+
+
+def _keeps_clear(merge: Any, hidden: Mapping[str, str]) -> bool:
+    """Whether a merge neither makes a special token nor needs one."""
+    pair = merge.split(" ", 1) if isinstance(merge, str) else merge
+    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        return True
+    return not hidden.keys() & {*pair, "".join(pair)}
+
+
+def _damaged(source: Path, what: str) -> ModelFileError:
+    return ModelFileError(f"{source} is damaged: {what}. Fetch it again.")
