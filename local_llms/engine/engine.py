@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_llms.backends.base import Backend, BackendInfo
+from local_llms.constraints import Compiler
 from local_llms.engine.job import Job
 from local_llms.engine.request import Request, room_for
 from local_llms.engine.stats import EngineStats
@@ -32,6 +33,7 @@ class Engine:
         """
         self._backend = backend
         self._process = os.getpid()
+        self._compiler = Compiler(backend)
         self._worker = Worker(backend, max_parallel=max_parallel, max_queue=max_queue)
 
     @property
@@ -43,6 +45,11 @@ class Engine:
     def info(self) -> BackendInfo:
         """Facts about the loaded model."""
         return self._backend.info
+
+    @property
+    def constraints(self) -> Compiler:
+        """Makes of a constraint what a request carries; built for this model's vocabulary at its first use."""
+        return self._compiler
 
     def submit(self, request: Request, *, observers: Sequence[Observer] = ()) -> Stream:
         """Queue a request and return its stream at once. The observers' ``on_start`` is called here.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from local_llms.backends.base import BackendInfo
 from local_llms.engine.channel import Channel
 from local_llms.engine.request import Request, Sequence, room_for
-from local_llms.engine.sampler import Sampler
+from local_llms.engine.sampler import Allowed, Sampler
 from local_llms.engine.text import TextAssembler
+from local_llms.errors import AnswerCut, ConstraintError
 from local_llms.types import Completion, FinishReason, Timings, TokenEvent, Usage
 
 
@@ -21,6 +24,9 @@ class Job:
         self.channel = Channel()
         self.sequence = Sequence(len(request.prompt_ids), list(request.prompt_ids), request.adapter)
         self.sampler = Sampler(request.params, request.prompt_ids)
+        self.matcher = None if request.constraint is None else request.constraint.matcher(request.end_ids)
+        self.stuck: ConstraintError | None = None
+        self._vocabulary_size = info.vocabulary_size
         self._text = TextAssembler(request.params.stop)
         self._token_bytes = token_bytes
         room = room_for(info) - len(request.prompt_ids)
@@ -36,8 +42,23 @@ class Job:
         """Tokens sampled so far."""
         return len(self.sequence.tokens) - self.sequence.prompt_length
 
-    def accept(self, token: int, logprob: float | None, now: float) -> Completion | None:
-        """Take the sampled token and send its event; returns the answer where this was the last one."""
+    def allowed(self) -> Allowed | None:
+        """Which tokens may come next; None where all may. None may where the answer is ``stuck``."""
+        if self.matcher is None:
+            return None
+        try:
+            return self.matcher.allowed()
+        except ConstraintError as error:
+            self.stuck = error
+            return np.zeros(self._vocabulary_size, dtype=np.bool_)
+
+    def accept(self, token: int, logprob: float | None, now: float) -> Completion | AnswerCut | None:
+        """Take the sampled token and send its event; returns the outcome where this was the last one.
+
+        Raises ConstraintError where the answer's grammar has become too complex to go on.
+        """
+        if self.matcher is not None:
+            self.matcher.accept(token)
         if self._first_token is None:
             self._first_token = now
         index = self.generated
@@ -46,9 +67,13 @@ class Job:
         if token in self.request.end_ids:
             reason, text = "stop", self._text.finish()
         else:
-            text = self._text.push(self._token_bytes(token))
+            text = self._text.push(self._token_bytes(token), heed_stops=self.matcher is None or self.matcher.heeds_stops)
             if self._text.stop_match is not None:
                 reason = "stop"
+            elif self.matcher is not None and self.matcher.finished:
+                # Only an end token could follow, so it need not be computed.
+                reason = "stop"
+                text += self._text.finish()
             elif self.generated >= self._limit:
                 reason = "length"
                 text += self._text.finish()
@@ -57,7 +82,11 @@ class Job:
         if logprob is not None:
             self._logprobs.append(logprob)
         self.channel.push(TokenEvent(index, token, text, logprob))
-        return None if reason is None else self._completion(reason, now)
+        if reason is None:
+            return None
+        completion = self._completion(reason, now)
+        cut = reason == "length" and self.matcher is not None and not self.matcher.complete
+        return AnswerCut(completion) if cut else completion
 
     def _completion(self, reason: FinishReason, now: float) -> Completion:
         sequence = self.sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from local_llms.backends.base import Adapter, BackendInfo
+from local_llms.constraints import Compiled
 from local_llms.types import SamplingParams
 
 
@@ -17,6 +18,7 @@ class Request:
     - ``end_ids``: tokens that end the answer.
     - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token.
     - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
+    - ``constraint``: what the answer must look like; compiled for this engine's model.
     - ``adapter``: what the weights are changed by for this request; opened before its first step.
     """
 
@@ -26,6 +28,7 @@ class Request:
     logprobs: bool = False
     deadline: float | None = None
     adapter: Adapter | None = None
+    constraint: Compiled | None = None
 
 
 @dataclass(eq=False, slots=True)

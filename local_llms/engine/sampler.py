@@ -17,6 +17,11 @@ from local_llms.types import SamplingParams
 
 Row = NDArray[np.float32]
 
+Allowed = NDArray[np.bool_]
+"""Which tokens may come: shape (vocabulary,)."""
+
+_NEVER = np.float32(-np.inf)
+
 _FOLD = 64
 """Rows are folded into this many layers to find a bound for the k-th largest logit quickly."""
 
@@ -45,9 +50,14 @@ class Sampler:
         self.takes_maximum = params.temperature == 0.0 and not self._changes_logits
         """Whether the next token is simply the largest logit."""
 
-    def draw(self, row: Row) -> int:
-        """The next token's id for logits of shape (vocabulary,); -1 where no token has a finite logit."""
+    def draw(self, row: Row, allowed: Allowed | None = None) -> int:
+        """The next token's id for logits of shape (vocabulary,), among the allowed ones.
+
+        -1 where no token has a finite logit.
+        """
         logits = self._adjusted(row) if self._changes_logits else row
+        if allowed is not None:
+            logits = np.where(allowed, logits, _NEVER)
         token = int(logits.argmax())
         if not math.isfinite(logits[token]):
             return -1
@@ -86,8 +96,15 @@ class Sampler:
             self._counts[token] = self._counts.get(token, 0.0) + 1.0
 
 
-def sample(rows: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int]:
-    """Next tokens for logits of shape (rows, vocabulary), one sampler a row; -1 where a row has no finite logit."""
+def sample(
+    rows: NDArray[np.float32], samplers: Sequence[Sampler], allowed: Sequence[Allowed | None] | None = None
+) -> list[int]:
+    """Next tokens for logits of shape (rows, vocabulary), one sampler a row; -1 where a row has no finite logit.
+
+    ``allowed``: for each row, which tokens may come; None where all may.
+    """
+    if allowed is not None and any(one is not None for one in allowed):
+        return [sampler.draw(*row) for sampler, *row in zip(samplers, rows, allowed, strict=True)]
     if all(sampler.takes_maximum for sampler in samplers):
         best = rows.argmax(axis=1)
         finite = np.isfinite(rows[np.arange(len(samplers)), best])

@@ -24,14 +24,20 @@ class TextAssembler:
         self.stop_match: str | None = None
         """The stop string that was found."""
 
-    def push(self, data: bytes) -> str:
-        """Add the bytes of a token; returns the text that is certain now. After a stop string, always ""."""
+    def push(self, data: bytes, *, heed_stops: bool = True) -> str:
+        """Add the bytes of a token; returns the text that is certain now. After a stop string, always "".
+
+        ``heed_stops``: whether a stop string counts that this token completes, or that is held back.
+        """
         if self.stop_match is not None:
             return ""
         text = self._decoder.decode(data)
         if not self._stop:
             return text
         self._held += text
+        if not heed_stops:
+            released, self._held = self._held, ""
+            return released
         match = self._first_stop()
         if match is not None:
             index, self.stop_match = match

@@ -15,12 +15,15 @@ from local_llms.backends.base import Backend, Logits
 from local_llms.engine.adapters import Adapters
 from local_llms.engine.embedding import EmbeddingTask, Vectors
 from local_llms.engine.job import Job
+from local_llms.engine.pace import Pace
 from local_llms.engine.request import Sequence as Running
 from local_llms.engine.sampler import log_probability, sample
 from local_llms.engine.scheduler import Copy, Free, Scheduler, Step
 from local_llms.engine.stats import EngineStats
 from local_llms.errors import (
+    AnswerCut,
     CacheFull,
+    ConstraintError,
     DeadlineExceeded,
     DecodeError,
     EngineBusy,
@@ -31,12 +34,9 @@ from local_llms.types import Completion
 
 logger = logging.getLogger("local_llms.engine")
 
-STALL_SECONDS = 0.25
-"""How long a step may take, about, while sequences decode: prompts are read in chunks of that size."""
-
-SMALLEST_CHUNK = 32
-
-_NO_TOKEN = "No token has a finite logit: logit_bias forbids them all, or the model's weights or adapter are damaged."
+_NO_TOKEN = (
+    "No token has a finite logit: logit_bias forbids all that may come, or the model's weights or adapter are damaged."
+)
 
 
 class Worker:
@@ -58,7 +58,7 @@ class Worker:
         self._interrupted = False
         self._counts = dict.fromkeys(("finished", "cancelled", "failed", "steps", "prompt", "cached", "completion"), 0)
         self._busy_seconds = 0.0
-        self._prompt_speed = 0.0
+        self._pace = Pace()
         self._last_use = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="local-llms-engine", daemon=True)
         self._thread.start()
@@ -288,7 +288,7 @@ class Worker:
                 jobs.append(self._jobs[sequence])
         if not jobs:
             return
-        tokens = sample(logits, [job.sampler for job in jobs])
+        tokens = sample(logits, [job.sampler for job in jobs], [job.allowed() for job in jobs])
         # The rows are valid until the backend's next call, and a request that ends makes one.
         logprobs = [
             log_probability(row, token) if job.request.logprobs and token >= 0 else None
@@ -297,17 +297,21 @@ class Worker:
         now = time.monotonic()
         for job, token, logprob in zip(jobs, tokens, logprobs, strict=True):
             if token < 0:
-                self._fail(job, DecodeError(_NO_TOKEN))
+                self._fail(job, job.stuck or DecodeError(_NO_TOKEN))
                 continue
-            completion = job.accept(token, logprob, now)
+            try:
+                outcome = job.accept(token, logprob, now)
+            except ConstraintError as error:
+                self._fail(job, error)
+                continue
             self._counts["completion"] += 1
-            if completion is not None:
-                self._complete(job, completion)
+            if outcome is not None:
+                self._complete(job, outcome)
 
-    def _complete(self, job: Job, completion: Completion) -> None:
-        self._counts["finished"] += 1
+    def _complete(self, job: Job, outcome: Completion | AnswerCut) -> None:
+        self._counts["finished" if isinstance(outcome, Completion) else "failed"] += 1
         self._leave(job, self._scheduler.finish)
-        job.channel.close(completion)
+        job.channel.close(outcome)
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._counts["failed"] += 1
@@ -327,14 +331,11 @@ class Worker:
                 self._backend.free(move.number)
 
     def _adapt(self, step: Step, elapsed: float) -> None:
-        """Learn how fast prompts are read, and set the chunk so that the others' tokens are not held up."""
-        read = sum(len(chunk.tokens) for chunk in step.chunks)
-        if read < SMALLEST_CHUNK or elapsed <= 0:
-            return
-        speed = read / elapsed
-        self._prompt_speed = speed if self._prompt_speed == 0.0 else 0.7 * self._prompt_speed + 0.3 * speed
-        chunk = int(self._prompt_speed * STALL_SECONDS)
-        self._scheduler.prompt_chunk = max(SMALLEST_CHUNK, min(chunk, self._backend.info.batch_tokens))
+        """Learn how fast it goes, and set the chunk of prompts so that the others' tokens are not held up."""
+        lengths = [len(chunk.tokens) for chunk in step.chunks]
+        answers = lengths.count(1)
+        self._pace.learn(sum(lengths) - answers, answers, elapsed)
+        self._scheduler.prompt_chunk = self._pace.chunk(self._backend.info.batch_tokens) or self._scheduler.prompt_chunk
 
     def _embed_some(self) -> None:
         """Compute a part of the oldest embedding task, and send it to the end of the line."""
