@@ -19,15 +19,16 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from local_llms.backends.base import Backend, Chunk
-from local_llms.errors import EngineClosed, EngineForked, LocalLLMError, UnsupportedFeature
-from local_llms.testing.sequence_contract import SequenceContract
+from local_llms.backends.base import Adapter, Backend, Chunk
+from local_llms.errors import AdapterError, EngineClosed, EngineForked, LocalLLMError, UnsupportedFeature
+from local_llms.testing.sequence_contract import SequenceContract, SharedBackend
 from local_llms.testing.vocabulary_contract import VocabularyContract
 
 # ruff: noqa: S101 (these are tests)
@@ -91,28 +92,17 @@ class LifetimeContract:
             backend.embed([ids])
 
 
-class _Shared:
-    """One backend for the tests of a class, with all sequences empty at the start of each."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def shared_backend(cls, load: Callable[[], Backend]) -> Iterator[Backend]:
-        """Made once, closed at the end."""
-        backend = load()
-        yield backend
-        backend.close()
-
-    @pytest.fixture
-    def backend(self, shared_backend: Backend) -> Backend:
-        """The backend to test."""
-        if shared_backend.info.can_generate:
-            for sequence in range(shared_backend.info.max_sequences):
-                shared_backend.free(sequence)
-        return shared_backend
-
-
-class BackendContract(_Shared, SequenceContract, VocabularyContract, LifetimeContract):
+class BackendContract(SharedBackend, SequenceContract, VocabularyContract, LifetimeContract):
     """Everything that a backend promises for a model that generates."""
+
+    def test_an_adapter_that_is_not_there_is_refused(self, backend: Backend, tmp_path: Path) -> None:
+        """By AdapterError, or UnsupportedFeature where the model takes none; computing with it is a mistake."""
+        adapter = Adapter(tmp_path / "missing")
+        with pytest.raises((AdapterError, UnsupportedFeature)):
+            backend.open_adapter(adapter.path)
+        with pytest.raises((ValueError, UnsupportedFeature)):
+            backend.decode([Chunk(0, 0, [5])], adapter)
+        assert backend.decode([Chunk(0, 0, [5])]).shape == (1, backend.info.vocabulary_size)
 
     def test_embedding_is_refused_where_the_info_says_so(self, backend: Backend) -> None:
         """Without an embedding size, both calls raise UnsupportedFeature."""
@@ -124,7 +114,7 @@ class BackendContract(_Shared, SequenceContract, VocabularyContract, LifetimeCon
             backend.encode_for_embedding("text")
 
 
-class EmbeddingContract(_Shared, VocabularyContract, LifetimeContract):
+class EmbeddingContract(SharedBackend, VocabularyContract, LifetimeContract):
     """Everything that a backend promises for a model that embeds."""
 
     round_trips = False
@@ -200,6 +190,7 @@ def _calls(backend: Backend) -> dict[str, Callable[[], object]]:
     }
     if backend.info.can_generate:
         calls |= {
+            "open_adapter": lambda: backend.open_adapter(Path("no adapter")),
             "decode": lambda: backend.decode([Chunk(0, 0, [5])]),
             "copy": lambda: backend.copy(0, 1, 1),
             "cut": lambda: backend.cut(0, 0),

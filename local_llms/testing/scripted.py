@@ -51,7 +51,8 @@ def say(text: str, *, end: int = EOS) -> Script:
 ADAPTER_MARK = b"scripted adapter:"
 
 ADAPTER_TOKEN = -1
-"""Where a sequence has an adapter, a script is given this and the adapter's number in front of the tokens."""
+"""Where a sequence has an adapter, a script is given this and a number in front of the tokens: the adapter's own times
+1000 and the scale."""
 
 
 def write_adapter(path: Path, number: int = 1) -> Path:
@@ -191,8 +192,8 @@ class ScriptedBackend:
             raise CacheFull("the scripted cache is full")
         self.decodes.append(list(chunks))
         rows: list[NDArray[np.float32]] = []
-        # A scale of 0 is the model alone.
-        mark = [ADAPTER_TOKEN, self._adapters[adapter.path]] if adapter is not None and adapter.scale else []
+        strength = 0 if adapter is None else round(1000 * self._adapters[adapter.path] * adapter.scale)
+        mark = [ADAPTER_TOKEN, strength] if strength else []
         for chunk in chunks:
             self._computed_with[chunk.sequence] = adapter
             held = self._sequences.setdefault(chunk.sequence, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -15,6 +15,26 @@ from local_llms.errors import CacheFull, DecodeError
 from local_llms.testing.vocabulary_contract import SAMPLE
 
 # ruff: noqa: S101 (these are tests)
+
+
+class SharedBackend:
+    """One backend for the tests of a class, with all sequences empty at the start of each."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def shared_backend(cls, load: Callable[[], Backend]) -> Iterator[Backend]:
+        """Made once, closed at the end."""
+        backend = load()
+        yield backend
+        backend.close()
+
+    @pytest.fixture
+    def backend(self, shared_backend: Backend) -> Backend:
+        """The backend to test."""
+        if shared_backend.info.can_generate:
+            for sequence in range(shared_backend.info.max_sequences):
+                shared_backend.free(sequence)
+        return shared_backend
 
 
 class SequenceContract:

@@ -9,6 +9,7 @@ import pytest
 
 from local_llms.backends import llama_cpp
 from local_llms.backends.base import Backend, LoadOptions
+from local_llms.testing.adapter_contract import AdapterContract
 from local_llms.testing.backend_contract import BackendContract, EmbeddingContract
 
 
@@ -24,6 +25,23 @@ class TestStories(BackendContract):
         path = shared_data / "models/stories260K/stories260K-F32.gguf"
         options = LoadOptions(context_length=512, cache_tokens=1024, max_parallel=4, threads=1)
         return lambda: llama_cpp.load(path, options)
+
+
+class TestStoriesAdapter(AdapterContract):
+    """A LoRA in a GGUF file."""
+
+    tolerance = 0.005
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def load(cls, shared_data: Path) -> Callable[[], Backend]:
+        path = shared_data / "models/stories260K/stories260K-F32.gguf"
+        return lambda: llama_cpp.load(path, LoadOptions(context_length=256, max_parallel=4, threads=1))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def adapter(cls, shared_data: Path) -> Path:
+        return shared_data / "models/stories260K-lora/stories260K-lora-shakespeare-F32.gguf"
 
 
 class TestNeoX(BackendContract):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from local_llms.backends.base import Backend, Chunk
 from local_llms.errors import DecodeError
+from local_llms.testing.adapter_contract import AdapterContract
 from local_llms.testing.backend_contract import BackendContract, EmbeddingContract
-from local_llms.testing.scripted import ScriptedBackend
+from local_llms.testing.scripted import ScriptedBackend, write_adapter
 
 SMALL = {"context_length": 160, "cache_tokens": 256, "max_sequences": 8, "batch_tokens": 64}
 
@@ -42,6 +44,20 @@ class TestSlow(BackendContract):
     @classmethod
     def load(cls) -> Callable[[], Backend]:
         return lambda: ScriptedBackend(**SMALL, step_seconds=0.01)
+
+
+class TestAdapters(AdapterContract):
+    """Files that say what else the script is given."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def load(cls) -> Callable[[], Backend]:
+        return lambda: ScriptedBackend(**SMALL)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def adapter(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return write_adapter(tmp_path_factory.mktemp("adapters") / "one")
 
 
 class TestEmbedding(EmbeddingContract):
