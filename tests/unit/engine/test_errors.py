@@ -47,9 +47,9 @@ def test_a_step_that_failed_says_nothing_about_speed(serve) -> None:
     engine = serve(fail_on=holds_bad)
     with pytest.raises(DecodeError):
         ask(engine, "a prompt that is longer than forty tokens, and fails!", 5).result()
-    assert engine._worker._prompt_speed == 0.0
+    assert engine._worker._pace.prompt_speed == 0.0
     ask(engine, "a prompt that is longer than forty tokens, and does not fail", 5).result()
-    assert engine._worker._prompt_speed > 0.0
+    assert engine._worker._pace.prompt_speed > 0.0
 
 
 def test_all_fail_and_the_next_ones_do_not(serve) -> None:
