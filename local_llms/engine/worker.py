@@ -21,7 +21,9 @@ from local_llms.engine.sampler import log_probability, sample
 from local_llms.engine.scheduler import Copy, Free, Scheduler, Step
 from local_llms.engine.stats import EngineStats
 from local_llms.errors import (
+    AnswerCut,
     CacheFull,
+    ConstraintError,
     DeadlineExceeded,
     DecodeError,
     EngineBusy,
@@ -32,7 +34,9 @@ from local_llms.types import Completion
 
 logger = logging.getLogger("local_llms.engine")
 
-_NO_TOKEN = "No token has a finite logit: logit_bias forbids them all, or the model's weights or adapter are damaged."
+_NO_TOKEN = (
+    "No token has a finite logit: logit_bias forbids all that may come, or the model's weights or adapter are damaged."
+)
 
 
 class Worker:
@@ -284,7 +288,7 @@ class Worker:
                 jobs.append(self._jobs[sequence])
         if not jobs:
             return
-        tokens = sample(logits, [job.sampler for job in jobs])
+        tokens = sample(logits, [job.sampler for job in jobs], [job.allowed() for job in jobs])
         # The rows are valid until the backend's next call, and a request that ends makes one.
         logprobs = [
             log_probability(row, token) if job.request.logprobs and token >= 0 else None
@@ -293,17 +297,21 @@ class Worker:
         now = time.monotonic()
         for job, token, logprob in zip(jobs, tokens, logprobs, strict=True):
             if token < 0:
-                self._fail(job, DecodeError(_NO_TOKEN))
+                self._fail(job, job.stuck or DecodeError(_NO_TOKEN))
                 continue
-            completion = job.accept(token, logprob, now)
+            try:
+                outcome = job.accept(token, logprob, now)
+            except ConstraintError as error:
+                self._fail(job, error)
+                continue
             self._counts["completion"] += 1
-            if completion is not None:
-                self._complete(job, completion)
+            if outcome is not None:
+                self._complete(job, outcome)
 
-    def _complete(self, job: Job, completion: Completion) -> None:
-        self._counts["finished"] += 1
+    def _complete(self, job: Job, outcome: Completion | AnswerCut) -> None:
+        self._counts["finished" if isinstance(outcome, Completion) else "failed"] += 1
         self._leave(job, self._scheduler.finish)
-        job.channel.close(completion)
+        job.channel.close(outcome)
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._counts["failed"] += 1
