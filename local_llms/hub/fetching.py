@@ -42,8 +42,8 @@ def fetch_named(
 ) -> Path:
     """``fetch`` for ``hf:org/repo`` and ``hf:org/repo:file``; without a file, the one model in the repository.
 
-    That is its one GGUF file, or the folder of what transformers, LitGPT or PEFT read. Raises DownloadError, which lists
-    the choices, where there are several.
+    That is its one GGUF file, or the folder of what transformers, LitGPT or PEFT read. Raises DownloadError where there
+    are several, and lists them.
     """
     return fetch(_hub_model(name), progress=progress, refresh=refresh, want=want)
 

@@ -60,8 +60,11 @@ class Contents:
             return [sha256 or fetched[file.name] for file, sha256 in zip(files, found, strict=True)]
         return [sha256 for sha256 in found if sha256 is not None]
 
-    def link(self, file: HubFile) -> Path:
-        """Make the file's name lead to its content; where the system has no links, move the content to the name."""
+    def link(self, file: HubFile, *, shared: bool = False) -> Path:
+        """Make the file's name lead to its content; where the system has no links, move the content to the name.
+
+        ``shared``: another name is still to lead to the same content, which is then copied instead of moved.
+        """
         blob, pointer = self.repository.blob(file.etag), self.repository.pointer(file.commit, file.name)
         if pointer.is_file() and not pointer.is_symlink() and not blob.is_file():
             return pointer
@@ -70,9 +73,12 @@ class Contents:
         try:
             draft.symlink_to(os.path.relpath(blob, pointer.parent))
         except (OSError, NotImplementedError):
-            os.replace(blob, pointer)
-        else:
-            os.replace(draft, pointer)
+            if not shared:
+                draft = blob
+            else:
+                shutil.copyfile(blob, draft)
+                sync_file(draft)
+        os.replace(draft, pointer)
         sync_folder(pointer.parent)
         return pointer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from local_llms.errors import ChecksumMismatch, DownloadError, MissingDependency, ModelFileError
@@ -94,6 +95,7 @@ class HubFetch:
             return files, selection
         listing = ask_listing(self.name, self.source.revision)
 
+        @cache
         def told(file: str) -> HubFile:
             return listing.files[file] or ask_file(self.name, file, listing.commit)
 
@@ -120,7 +122,10 @@ class HubFetch:
             here = self._good(commit, selection, recorded_only=True)
             if here is None:
                 digests = self.contents.bring(files, progress)
-                pointers = [self.contents.link(file) for file in files]
+                pointers = [
+                    self.contents.link(file, shared=any(other.etag == file.etag for other in files[number + 1 :]))
+                    for number, file in enumerate(files)
+                ]
                 _check(pointers)
                 for file, pointer, sha256 in zip(files, pointers, digests, strict=True):
                     slot, stat = self.slot(pointer, file.name, file.etag), pointer.stat()

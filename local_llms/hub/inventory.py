@@ -17,7 +17,7 @@ from local_llms.hub.cache import Slot, read_record
 from local_llms.hub.hf_cache import Repository, hub_cache, is_etag
 from local_llms.hub.hf_fetch import HubFetch, chosen_here
 from local_llms.hub.lock import file_lock
-from local_llms.hub.names import PREFIX, HubName, all_parts, check_repository
+from local_llms.hub.names import HubName, all_parts, check_repository
 from local_llms.hub.selection import Selection, gguf_models, single_weights
 from local_llms.hub.source import HubSource
 from local_llms.hub.storage import storage_errors

@@ -138,20 +138,18 @@ def _folder(files: Collection[str]) -> Selection | None:
     if weights is None:
         return None
     index = weights if weights.endswith(".index.json") else None
-    return Selection((weights, *_beside(files)), True, index)
+    return Selection((weights, *_matching(files, _CONFIGURATION + _TOKENIZER)), True, index)
 
 
 def _adapter(files: Collection[str]) -> Selection | None:
     weights = next((file for file in _ADAPTER_WEIGHTS if file in files), None)
     if weights is None or "adapter_config.json" not in files:
         return None
-    return Selection((weights, "adapter_config.json", *_beside(files)), True)
+    return Selection((weights, "adapter_config.json", *_matching(files, _TOKENIZER)), True)
 
 
-def _beside(files: Collection[str]) -> list[str]:
-    """Configuration and tokenizer."""
-    known = (*_CONFIGURATION, *_TOKENIZER)
-    return sorted(file for file in files if "/" not in file and any(fnmatchcase(file, pattern) for pattern in known))
+def _matching(files: Collection[str], patterns: tuple[str, ...]) -> list[str]:
+    return sorted(file for file in files if "/" not in file and any(fnmatchcase(file, known) for known in patterns))
 
 
 def _is_model(file: str) -> bool:

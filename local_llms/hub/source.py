@@ -92,7 +92,10 @@ class PackageSource(BaseModel):
 
 
 class FileSource(BaseModel):
-    """A model file or folder of the user's own. A relative path counts from the folder of the catalog file; ``~`` is expanded."""
+    """A model file or folder of the user's own.
+
+    A relative path counts from the folder of the catalog file; ``~`` is expanded.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
