@@ -55,13 +55,22 @@ class BackendInfo:
     """Marker text → id of every control or user-defined token: structure may become such an id, content may not."""
     eos_text: str = ""
     """Marker text of the EOS token; "" where there is none."""
+    prompt_prefix: tuple[int, ...] = ()
+    """Special tokens that the model expects in front of every prompt, such as ChatGLM2's ``[gMASK] sop``."""
+    prompt_suffix: tuple[int, ...] = ()
+    """Special tokens that it expects behind every prompt, such as ChatGLM-6B's ``[gMASK] <sop>``."""
     chat_template: str | None = None
     """The Jinja template that the checkpoint carries."""
+    template: str | None = None
+    """Name of the catalog's template that the model was trained with, where the kind of checkpoint tells."""
     embedding_size: int | None = None
     """Length of the vector that ``embed`` gives; None where it cannot."""
     can_generate: bool = True
     can_cut: bool = True
     """Whether ``cut`` can shorten a sequence, and ``copy`` take less than all of it. A recurrent state cannot."""
+    bidirectional_until: int | None = None
+    """A token up to which a sequence is read in both directions. What precedes it depends on all that precedes it, so a
+    shorter beginning of a sequence is computed again when it goes on otherwise: it saves no work."""
     quantization: str = ""
     device: str = "cpu"
     name: str = ""
