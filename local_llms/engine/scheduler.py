@@ -223,11 +223,14 @@ class Scheduler:
         # The last token is always computed, since its logits are needed.
         limit = len(sequence.tokens) - 1
         source, length = self._tree.match(sequence.tokens, limit, sequence.adapter, whole=not self._info.can_cut)
+        least = self._least(sequence)
+        if length < least:
+            source, length = None, 0
         for other in self.running:
             if other.decoding or other.adapter != sequence.adapter or not self._info.can_cut:
                 continue
             shared = min(common_prefix(other.tokens, sequence.tokens), limit)
-            if shared >= length + WORTH_WAITING:
+            if shared >= max(length + WORTH_WAITING, least):
                 sequence.waits_for = (other, shared)
                 return False
         if not self._fits(sequence, length, source):
@@ -247,6 +250,13 @@ class Scheduler:
         self.running.append(sequence)
         self.running.sort(key=_order)
         return True
+
+    def _least(self, sequence: Sequence) -> int:
+        """The fewest tokens that are of use to a request: all that is read in both directions, or none of it."""
+        mark, tokens = self._info.bidirectional_until, sequence.tokens
+        if mark is None:
+            return 0
+        return tokens.index(mark) + 1 if mark in tokens else len(tokens)
 
     @staticmethod
     def _still_waits(sequence: Sequence) -> bool:
