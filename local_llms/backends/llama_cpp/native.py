@@ -6,7 +6,6 @@ import ctypes
 import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +14,7 @@ import llama_cpp.llama_cpp as lib
 from local_llms.backends.base import LoadOptions
 from local_llms.backends.llama_cpp.compute import compute
 from local_llms.backends.llama_cpp.logs import Listening, install
+from local_llms.cores import usable_cores
 from local_llms.errors import EngineClosed, EngineForked, ModelLoadError, OptionError
 from local_llms.hub.gguf import GGUFHeader
 
@@ -53,7 +53,7 @@ class Native:
         """Load the weights. Raises ModelLoadError and OptionError."""
         install()
         self.device, layers = _device(options)
-        self.threads = options.threads or _cores()
+        self.threads = options.threads or usable_cores()
         self._options = options
         self._pid = os.getpid()
         self._changed = threading.Condition()
@@ -187,18 +187,3 @@ def _device(options: LoadOptions) -> tuple[str, int]:
     if options.device == "cpu" or options.gpu_layers == 0 or gpu == "cpu":
         return "cpu", 0
     return gpu, -1 if options.gpu_layers is None else options.gpu_layers
-
-
-def _cores() -> int:
-    """The cores that this process may use: more threads than that would wait for each other at every step."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _quota(Path("/sys/fs/cgroup/cpu.max")) or cores)
-
-
-def _quota(file: Path) -> int | None:
-    """Whole cores that a container's limit allows (cgroup v2: microseconds per period); None where there is none."""
-    try:
-        allowed, period = file.read_text().split()
-        return max(1, round(int(allowed) / int(period)))
-    except (OSError, ValueError):
-        return None

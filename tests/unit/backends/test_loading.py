@@ -15,6 +15,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as lib
 import pytest
 
+from local_llms import cores
 from local_llms.backends import llama_cpp
 from local_llms.backends.base import Chunk, LoadOptions
 from local_llms.backends.llama_cpp import native
@@ -76,19 +77,19 @@ def test_a_cache_smaller_than_the_model_s_context(tiny_models: dict[str, Path]) 
 
 def test_threads_are_the_cores_of_this_process(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    monkeypatch.setattr(native, "_quota", lambda _: None)
+    monkeypatch.setattr(cores, "_quota", lambda _: None)
     backend = llama_cpp.load(tiny_models["llama"], LoadOptions())
     assert lib.llama_n_threads(backend._native.context) == 3
     assert lib.llama_n_threads(llama_cpp.load(tiny_models["llama"], TINY)._native.context) == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "cores"), [("max 100000", None), ("200000 100000", 2), ("50000 100000", 1), ("250000 100000", 2)]
+    ("content", "allowed"), [("max 100000", None), ("200000 100000", 2), ("50000 100000", 1), ("250000 100000", 2)]
 )
-def test_a_container_s_limit(tmp_path: Path, content: str, cores: int | None) -> None:
+def test_a_container_s_limit(tmp_path: Path, content: str, allowed: int | None) -> None:
     (tmp_path / "cpu.max").write_text(content + "\n")
-    assert native._quota(tmp_path / "cpu.max") == cores
-    assert native._quota(tmp_path / "absent") is None
+    assert cores._quota(tmp_path / "cpu.max") == allowed
+    assert cores._quota(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize(
