@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from local_llms.backends.base import Adapter, LoadOptions
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import ModelCard, find_family, find_template
-from local_llms.engine import Engine, EngineStats, Request, Stream
+from local_llms.engine import Engine, EngineStats, Request, Stream, Turns
 from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
 from local_llms.options import CallOptions, LoadingOptions, parse_options
 from local_llms.pool import SharedEngine, Weights, pool
@@ -38,6 +38,8 @@ PromptInput = str | Sequence[Message]
 
 LONG_PROMPT = 20_000
 """Characters from which tokenizing could hold an event loop up, so that it goes to a thread."""
+
+_turns = Turns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,10 @@ class LoadedModel:
             return engine.submit(request, observers=token_callbacks)
 
     async def asubmit(self, prompt: PromptInput, **options: Any) -> Stream:
-        """Like ``submit``, without holding the event loop up by a long text or a reload."""
+        """Like ``submit``, without holding the event loop up by a long text, a reload, or many requests at once."""
         size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
         if self._shared.loaded and size < LONG_PROMPT:
+            await _turns.next()
             return self.submit(prompt, **options)
         return await asyncio.to_thread(self.submit, prompt, **options)
 

@@ -7,5 +7,6 @@ from local_llms.engine.engine import Engine
 from local_llms.engine.request import Request
 from local_llms.engine.stats import EngineStats
 from local_llms.engine.stream import Stream
+from local_llms.engine.turns import Turns
 
-__all__ = ["Engine", "EngineStats", "Request", "Stream"]
+__all__ = ["Engine", "EngineStats", "Request", "Stream", "Turns"]
