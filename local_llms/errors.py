@@ -38,7 +38,6 @@ None of them derives from ValueError, since pydantic would swallow such an error
 from __future__ import annotations
 
 import concurrent.futures
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -200,15 +199,62 @@ class CallbackError(LocalLLMError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A sentence, with a leading space, that names the nearest of ``known``; "" where none are known."""
+    """A sentence, with a leading space, that names the nearest of ``known``; "" where none are known.
+
+    Several that are equally near are all named. Where none is near, the sentence tells some that exist.
+    """
     names = sorted(set(known))
     if not names:
         return ""
-    folded: dict[str, str] = {}
-    for candidate in names:
-        folded.setdefault(candidate.lower(), candidate)
-    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.55)
+    ranks = {candidate: _rank(name, candidate) for candidate in names}
+    near = {candidate: rank for candidate, rank in ranks.items() if rank is not None}
     if near:
-        return f" Did you mean {folded[near[0]]!r}?"
+        best = [candidate for candidate in near if near[candidate] == min(near.values())]
+        *others, last = [repr(candidate) for candidate in sorted(best, key=len)[:3]]
+        return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f" Known: {shown}."
+
+
+def _rank(name: str, candidate: str) -> tuple[int, int, bool, int] | None:
+    """How far a candidate is from what was typed, the smaller the nearer; None where it is another name altogether.
+
+    Case and separators count last. Few mistype the beginning of a name; who types no more than the beginning, as
+    "temp", made one error and not seven.
+    """
+    typed, meant = _folded(name), _folded(candidate)
+    most = int(0.45 * max(len(typed), len(meant)))
+    # A text of a megabyte is not compared.
+    if len(typed) - len(meant) > most:
+        return None
+    *_, errors = distances = edit_distances(typed, meant)
+    differs = (at for at, pair in enumerate(zip(typed, meant, strict=False)) if pair[0] != pair[1])
+    common = next(differs, min(len(typed), len(meant)))
+    in_beginning = min(distances)
+    if in_beginning + 1 < errors and len(typed) >= 3 and in_beginning <= len(typed) // 5:
+        return in_beginning + 1, -common, True, 0
+    exact = edit_distances(name.lower(), candidate.lower())[-1]
+    return (errors, -common, False, exact) if errors <= most else None
+
+
+def _folded(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum()) or name
+
+
+def edit_distances(one: str, other: str) -> list[int]:
+    """Typing errors between ``one`` and each beginning of ``other``, from none of it to all of it.
+
+    Letters that are missing, too many, wrong, or swapped with their neighbour: the optimal string alignment distance
+    (Damerau 1964, Wagner and Fischer 1974).
+    """
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(one, start=1):
+        current = [row]
+        for column, its in enumerate(other, start=1):
+            errors = min(last[column] + 1, current[-1] + 1, last[column - 1] + (letter != its))
+            if row > 1 and column > 1 and letter == other[column - 2] and one[row - 2] == its:
+                errors = min(errors, before[column - 2] + 1)
+            current.append(errors)
+        before, last = last, current
+    return last
