@@ -10,6 +10,7 @@ Its ``Llama`` class is not used: that serves one sequence, and two threads in it
 ``vocabulary``        text ↔ ids
 ``batch``             the tokens of one call, in arrays that llama.cpp reads
 ``loras``             the adapters that are opened, and the one that is computed with
+``lora_convert``      from a PEFT folder to such a file
 ``lora_file``         whether an adapter's file is sound and fits the model
 ``sequences``         the KV cache or the recurrent states: decode, copy, cut, free
 ``embedder``          vectors of texts

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from local_llms.backends.llama_cpp.lora_convert import converted
 from local_llms.errors import AdapterError, ModelFileError
 from local_llms.hub.gguf import GGUFHeader, TensorInfo, read_header
 from local_llms.hub.gguf_check import check_tensors, parts_of
@@ -18,17 +19,21 @@ _A, _B = ".lora_a", ".lora_b"
 
 
 def check_lora(path: Path, base: GGUFHeader) -> Path:
-    """The GGUF file of an adapter that fits the model ``base``. Raises AdapterError that says what to do."""
-    header = read_lora(path)
+    """The GGUF file of an adapter that fits the model ``base``; a PEFT folder is converted.
+
+    Raises AdapterError that says what to do, and what ``lora_convert.converted`` raises.
+    """
+    weights = {tensor.name: tensor for part in parts_of(base) for tensor in part.tensors}
+    file = converted(path, base, weights) if path.is_dir() else path
+    header = read_lora(file)
     if header.architecture != base.architecture:
         raise AdapterError(
             f"{path} is an adapter for the architecture {header.architecture!r}, and {base.path} has "
             f"{base.architecture!r}. {_OTHER_MODEL}"
         )
-    weights = {tensor.name: tensor for part in parts_of(base) for tensor in part.tensors}
     for name, (a, b) in _pairs(header).items():
         _check_fit(header, base, name, weights.get(name), a, b)
-    return path
+    return file
 
 
 def read_lora(path: Path) -> GGUFHeader:
