@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from local_llms.backends.base import Adapter, LoadOptions
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import ModelCard, find_family, find_template
+from local_llms.constraints import CONSTRAINTS, SchemaLike, constraint_of, heed
 from local_llms.engine import Engine, EngineStats, Request, Stream, Turns
 from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
 from local_llms.options import CallOptions, LoadingOptions, parse_options
@@ -117,6 +118,10 @@ class LoadedModel:
         prompt: PromptInput,
         *,
         input: str | None = None,
+        schema: SchemaLike | None = None,
+        regex: str | None = None,
+        choices: Sequence[str] | None = None,
+        grammar: str | None = None,
         logprobs: bool = False,
         token_callbacks: Sequence[TokenCallback] = (),
         **options: Any,
@@ -126,10 +131,20 @@ class LoadedModel:
         ``input``: a text that the instruction is about, for templates that know one. ``logprobs``: whether each token's
         log-probability is wanted. ``options``: the fields of ``CallOptions``.
 
-        Raises EmptyPrompt, ContextOverflow, TemplateError, UnsupportedFeature, OptionError, UnknownOption, EngineBusy
-        or EngineClosed.
+        One of these four says what the answer must look like; a mask on the logits sees to it, and the answer ends
+        where it is complete. One that is cut before, by ``max_tokens`` or the context, raises AnswerCut.
+
+        - ``schema``: the answer is a JSON document of this schema: a pydantic model, a TypedDict, a dataclass, or a
+          JSON Schema as a dictionary or text.
+        - ``regex``: all of the answer matches this regular expression (Rust's syntax).
+        - ``choices``: the answer is one of these texts.
+        - ``grammar``: the answer is of this context-free grammar, in llguidance's dialect of Lark.
+
+        Raises EmptyPrompt, ContextOverflow, TemplateError, ConstraintError, UnsupportedFeature, OptionError,
+        UnknownOption, MissingDependency, EngineBusy or EngineClosed.
         """
         call = CallOptions.parse("generate()", options)
+        constraint = constraint_of(schema=schema, regex=regex, choices=choices, grammar=grammar)
         with self._use() as engine:
             # First, since a model that only makes embeddings has no template either.
             engine.check_generates()
@@ -137,26 +152,32 @@ class LoadedModel:
             check_not_empty(_messages(prompt), input)
             ids = encode(self._render(chosen, prompt, input), engine.backend)
             stop_ids = (engine.info.special_tokens.get(text) for text in chosen.template.stop_tokens)
+            params = call.resolve(self._sampling_defaults(), chosen.template.stop)
             request = Request(
                 prompt_ids=tuple(ids),
-                params=call.resolve(self._sampling_defaults(), chosen.template.stop),
+                params=params if constraint is None else heed(constraint, params, call.stop),
                 end_ids=self._end_ids.union(number for number in stop_ids if number is not None),
                 logprobs=logprobs or bool(token_callbacks),
                 deadline=None if call.timeout is None else time.monotonic() + call.timeout,
                 adapter=self._adapter_of(call),
+                constraint=None if constraint is None else engine.constraints.compile(constraint),
             )
             return engine.submit(request, observers=token_callbacks)
 
     async def asubmit(self, prompt: PromptInput, **options: Any) -> Stream:
         """Like ``submit``, without holding the event loop up by a long text, a reload, or many requests at once."""
         size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
-        if self._shared.loaded and size < LONG_PROMPT:
+        # What is compiled may be kept already, but only a thread can find that out without waiting.
+        if self._shared.loaded and size < LONG_PROMPT and CONSTRAINTS.isdisjoint(options):
             await _turns.next()
             return self.submit(prompt, **options)
         return await asyncio.to_thread(self.submit, prompt, **options)
 
     def generate(self, prompt: PromptInput, **options: Any) -> Completion:
-        """The whole answer. Options and errors as in ``submit``, and DeadlineExceeded, DecodeError, CallbackError."""
+        """The whole answer.
+
+        Options and errors as in ``submit``, and DeadlineExceeded, AnswerCut, DecodeError, CallbackError.
+        """
         return self.submit(prompt, **options).result()
 
     async def agenerate(self, prompt: PromptInput, **options: Any) -> Completion:

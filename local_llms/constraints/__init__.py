@@ -8,8 +8,10 @@ from local_llms.constraints.compiler import Compiled, Compiler
 from local_llms.constraints.matcher import Matcher
 from local_llms.constraints.schema import SchemaLike, json_schema_of
 from local_llms.constraints.spec import (
+    CONSTRAINTS,
     Constraint,
     constraint_of,
+    heed,
     json_document,
     json_value,
     literal,
@@ -20,12 +22,14 @@ from local_llms.constraints.spec import (
 )
 
 __all__ = [
+    "CONSTRAINTS",
     "Compiled",
     "Compiler",
     "Constraint",
     "Matcher",
     "SchemaLike",
     "constraint_of",
+    "heed",
     "json_document",
     "json_schema_of",
     "json_value",

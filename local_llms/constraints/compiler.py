@@ -77,7 +77,13 @@ class Compiler:
 
         native = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(constraint.source), log_level=0)
         if native.is_error():
-            raise ConstraintError(f"The schema or grammar cannot be used: {native.get_error()}")
+            raise ConstraintError(f"The schema or grammar cannot be used: {_reason(native.get_error())}.")
         compiled = Compiled(constraint, native, self._backend.info.vocabulary_size)
         compiled.matcher(()).allowed()
         return compiled
+
+
+def _reason(error: str) -> str:
+    """The library's words without the grammar, which it repeats, and without the place of a schema in it."""
+    said = " ".join(line.strip() for line in error.split("\n   1 | ")[0].splitlines())
+    return (said.partition("failed to compile JSON schema: ")[2] or said).partition(" while processing ")[0]

@@ -35,3 +35,40 @@ PATTERNS = {
 
 FREE = frozenset({"binary", "byte", "password", "path", "textarea", "int32", "int64", "float", "double"})
 """Formats that say how a value is shown or kept, and exclude none."""
+
+_DIGIT, _WORD, _SPACE = r"\p{Nd}", r"\p{L}\p{M}\p{N}\p{Pc}\p{Cf}", r"\s\x1c-\x1f\x{85}\x{feff}"
+_SURE = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r"}
+_PERHAPS = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
+
+
+def portable(pattern: str) -> str:
+    r"""A regular expression of which all readers agree that what it matches fits ``pattern``.
+
+    To some ``\d``, ``\w`` and ``\s`` are of all scripts and to some of ASCII; so they become what all call a digit, and
+    their opposites what none does. A full stop is no line end of any kind. Inside a negated class it is the other way.
+    """
+    written: list[str] = []
+    place, inside, negated = 0, False, False
+    while place < len(pattern):
+        one = pattern[place]
+        if one == "\\" and place + 1 < len(pattern):
+            letter = pattern[place + 1]
+            written.append(_class(letter, inside, negated) if letter in "dwsDWS" else one + letter)
+            place += 2
+            continue
+        if one == "[" and not inside:
+            inside, negated = True, pattern[place + 1 : place + 2] == "^"
+        elif one == "]" and inside and pattern[place - 1] != "[":
+            inside = False
+        written.append(r"[^\n\r\x{2028}\x{2029}]" if one == "." and not inside else one)
+        place += 1
+    return "".join(written)
+
+
+def _class(letter: str, inside: bool, negated: bool) -> str:
+    kind = letter.lower()
+    positive = letter == kind
+    ranges = (_SURE if positive != negated else _PERHAPS)[kind]
+    if inside:
+        return ranges if positive else f"[^{ranges}]"
+    return f"[{ranges}]" if positive else f"[^{ranges}]"

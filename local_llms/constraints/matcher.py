@@ -68,4 +68,6 @@ class Matcher:
 
     def _check(self) -> None:
         if self._native.is_error():
-            raise ConstraintError(f"The schema or grammar became too complex while answering: {self._native.get_error()}")
+            raise ConstraintError(
+                f"The schema or grammar became too complex while answering: {self._native.get_error()}"
+            )

@@ -1,43 +1,38 @@
 """A caller's JSON Schema → one of which masks are made: checked, bounded, and never wider than the caller's.
 
 Where JSON Schema knows more than masks can express, a narrower schema takes its place, whose every document is valid
-under the caller's; where there is none, that is an error. References are collected under ``$defs``.
+under the caller's; where there is none, that is an error. What is narrower:
+
+- an object that lists its properties has no others, unless ``additionalProperties`` says so;
+- numbers have a size and a number of digits, see ``narrow``;
+- formats and character classes are what all readers agree on, see ``formats``.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from local_llms.constraints.formats import FREE, PATTERNS
+from local_llms.constraints import narrow, objects
+from local_llms.constraints.keywords import ALTERNATIVES, INSIDE, KEPT, LISTS, NAMED, TYPES, UNDERSTOOD, says_nothing
 from local_llms.constraints.limits import MOST_DEPTH, MOST_NODES, check_size
 from local_llms.constraints.satisfiable import has_a_document
 from local_llms.errors import ConstraintError
 
 Schema = dict[str, Any] | bool
 
-_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
-_KEPT = frozenset(
-    "type enum const required minItems maxItems minLength maxLength pattern minimum maximum exclusiveMinimum "
-    "exclusiveMaximum multipleOf minProperties maxProperties".split()
-)
-_INSIDE = frozenset({"items", "additionalProperties"})
-_LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
-_NAMED = frozenset({"properties", "patternProperties"})
-_SAYS_NOTHING = frozenset(
-    "$schema $id $anchor $comment $defs definitions title description default example examples deprecated readOnly "
-    "writeOnly contentMediaType contentEncoding contentSchema discriminator externalDocs xml strict".split()
-)
-_UNDERSTOOD = frozenset({"$ref", "format", "propertyNames", "uniqueItems", *_KEPT, *_INSIDE, *_LISTS, *_NAMED})
-
-_LARGEST = 2**53 - 1
-"""Of integers without a bound of their own: the largest that every reader of JSON keeps exactly (RFC 8259)."""
-_STEP = 1e-9
-"""How far, at least, a number stays away from an excluded bound, lest it be rounded to it."""
+_ANY = "any"
+_ANYTHING: dict[str, Any] = {
+    "anyOf": [
+        {"type": ["null", "boolean", "string"]},
+        narrow.ANY_NUMBER,
+        {"type": "array", "items": {"$ref": f"#/$defs/{_ANY}"}},
+        {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{_ANY}"}},
+    ]
+}
 
 
 def prepare(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,27 +45,26 @@ def prepare(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Preparation:
+    """A part of a schema is ``alone`` where nothing beside it says more about the same value."""
+
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
-        self._names: dict[str, str] = {}
-        self._open: list[str] = []
+        self._names: dict[tuple[str, bool], str] = {}
+        self._open: list[tuple[str, bool]] = []
+        self._any = False
         self._nodes = 0
 
     def run(self) -> dict[str, Any]:
+        first = self._refer("#", "#", alone=True)
         definitions: dict[str, Schema] = {}
-        self._refer("#", "#")
         while self._open:
-            pointer = self._open.pop()
-            definitions[self._names[pointer]] = self._schema(self._find(pointer), pointer, 0)
-        first = definitions.pop(self._names["#"])
-        if not isinstance(first, dict):
-            raise ConstraintError("A JSON Schema is an object.")
-        if any('"#/$defs/root"' in json.dumps(one) for one in (first, *definitions.values())):
-            definitions["root"] = first
-            first = {"$ref": "#/$defs/root"}
-        return {**first, "$defs": definitions} if definitions else first
+            pointer, alone = self._open.pop()
+            definitions[self._names[pointer, alone]] = self._schema(self._find(pointer), pointer, 0, alone=alone)
+        if self._any:
+            definitions[_ANY] = _ANYTHING
+        return {"$ref": first, "$defs": definitions}
 
-    def _schema(self, node: Any, place: str, depth: int) -> Schema:
+    def _schema(self, node: Any, place: str, depth: int, *, alone: bool) -> Schema:
         if isinstance(node, bool):
             return node
         if not isinstance(node, Mapping):
@@ -80,43 +74,98 @@ class _Preparation:
             raise ConstraintError(f"At {place}: schemas are nested more than {MOST_DEPTH} deep.")
         if self._nodes > MOST_NODES:
             raise ConstraintError(f"The schema has more than {MOST_NODES:,} schemas in it.")
+        said = {str(key): value for key, value in node.items() if not says_nothing(str(key))}
         result: dict[str, Any] = {}
-        for key, value in node.items():
-            where = f"{place}/{key}"
-            if key in _KEPT:
-                result[key] = _plain(value, where)
-            elif key in _INSIDE:
-                result[key] = self._schema(value, where, depth + 1)
-            elif key in _LISTS:
-                if not isinstance(value, Sequence) or isinstance(value, str):
-                    raise ConstraintError(f"At {where}: this must be a list of schemas.")
-                result[key] = [self._schema(one, f"{where}/{at}", depth + 1) for at, one in enumerate(value)]
-            elif key in _NAMED:
-                if not isinstance(value, Mapping):
-                    raise ConstraintError(f"At {where}: this must be an object of schemas.")
-                result[key] = {
-                    str(name): self._schema(one, f"{where}/{name}", depth + 1) for name, one in value.items()
-                }
-            elif key == "$ref":
-                result[key] = f"#/$defs/{self._refer(value, where)}"
-            elif key not in _UNDERSTOOD:
-                _check_unknown(key, place)
+        for key, value in said.items():
+            result.update(self._keyword(key, value, f"{place}/{key}", depth + 1, alone=alone, single=len(said) == 1))
+        if "oneOf" in result and "discriminator" in node:
+            self._tell_apart(result, node, place, depth + 1)
         _check_type(result.get("type"), place)
-        _narrow_format(result, node.get("format"), place)
-        _narrow_numbers(result, place)
-        _narrow_array(result, node.get("uniqueItems"), place)
-        self._narrow_names(result, node.get("propertyNames"), place)
+        narrow.text(result, node.get("format"), place)
+        narrow.numbers(result, place)
+        narrow.lists(result, node.get("uniqueItems"), place)
+        objects.names(result, self._followed(node.get("propertyNames")), place)
+        objects.count(result, place)
+        if alone and not {"allOf", "$ref", *ALTERNATIVES}.intersection(result):
+            self._close(result)
         return result
 
-    def _refer(self, pointer: Any, place: str) -> str:
-        """The name, under ``$defs``, of what a reference points at."""
+    def _keyword(self, key: str, value: Any, place: str, depth: int, *, alone: bool, single: bool) -> dict[str, Any]:
+        """What a keyword becomes. ``single``: it is the only one of its schema."""
+        if key in KEPT:
+            return {key: _plain(value, place)}
+        if key == "$ref":
+            return {key: self._refer(value, place, alone=alone and single)}
+        if key in INSIDE:
+            return {key: self._value(value, place, depth, alone=alone)}
+        if key in LISTS:
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                raise ConstraintError(f"At {place}: this must be a list of schemas.")
+            parts = [(f"{place}/{number}", part) for number, part in enumerate(value)]
+            if key == "prefixItems":
+                return {key: [self._value(part, where, depth, alone=alone) for where, part in parts]}
+            free = alone and single and key in ALTERNATIVES
+            return {key: [self._schema(part, where, depth, alone=free) for where, part in parts]}
+        if key in NAMED:
+            if not isinstance(value, Mapping):
+                raise ConstraintError(f"At {place}: this must be an object of schemas.")
+            named = ((str(name), f"{place}/{name}", part) for name, part in value.items())
+            return {key: {name: self._value(part, where, depth, alone=alone) for name, where, part in named}}
+        if key not in UNDERSTOOD:
+            near = difflib.get_close_matches(key, UNDERSTOOD, n=1, cutoff=0.8)
+            hint = f"Did you mean {near[0]!r}?" if near else "Leave it out, or say the same in other words."
+            raise ConstraintError(f"At {place}: the keyword {key!r} cannot be kept to while generating. {hint}")
+        return {}
+
+    def _value(self, node: Any, place: str, depth: int, *, alone: bool) -> Schema:
+        """The schema of something inside an object or a list."""
+        empty = node is True or (isinstance(node, Mapping) and all(says_nothing(str(key)) for key in node))
+        if alone and empty:
+            self._any = True
+            return {"$ref": f"#/$defs/{_ANY}"}
+        return self._schema(node, place, depth, alone=alone)
+
+    def _close(self, result: dict[str, Any]) -> None:
+        """Leave no room for what a schema does not speak of."""
+        if "properties" in result and "patternProperties" not in result:
+            result.setdefault("additionalProperties", False)
+        elif result.get("type") == "object" and "additionalProperties" not in result:
+            result["additionalProperties"] = self._value(True, "", 0, alone=True)
+        if result.get("type") == "array" and "items" not in result:
+            result["items"] = self._value(True, "", 0, alone=True)
+
+    def _tell_apart(self, result: dict[str, Any], node: Mapping[str, Any], place: str, depth: int) -> None:
+        """Objects that a required property tells apart: at most one of them can fit, so any of them may."""
+        known = node["discriminator"]
+        tag = known.get("propertyName") if isinstance(known, Mapping) else None
+        members = [self._followed(member) for member in node["oneOf"]]
+        values: list[Any] = []
+        for member in members:
+            described = member.get("properties", {}).get(tag, {}) if isinstance(member, Mapping) else {}
+            values += [described["const"]] if "const" in described else described.get("enum", [None])
+        if None in values or len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+            return
+        tagged = [{**member, "required": [tag, *member.get("required", ())]} for member in members]
+        del result["oneOf"]
+        result["anyOf"] = [self._schema(member, f"{place}/oneOf", depth, alone=True) for member in tagged]
+
+    def _refer(self, pointer: Any, place: str, *, alone: bool) -> str:
+        """A reference to what a reference points at, under ``$defs``."""
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
             raise ConstraintError(f"At {place}: {pointer!r} refers to another document; put what it means under $defs.")
-        if pointer not in self._names:
+        if (pointer, alone) not in self._names:
             self._find(pointer)
-            self._names[pointer] = f"d{len(self._names)}" if self._names else "root"
-            self._open.append(pointer)
-        return self._names[pointer]
+            self._names[pointer, alone] = f"d{len(self._names)}"
+            self._open.append((pointer, alone))
+        return f"#/$defs/{self._names[pointer, alone]}"
+
+    def _followed(self, node: Any) -> Any:
+        """The schema itself where one only refers to it."""
+        for _ in range(MOST_DEPTH):
+            if not isinstance(node, Mapping) or not isinstance(node.get("$ref"), str):
+                break
+            node = self._find(node["$ref"])
+        return node
 
     def _find(self, pointer: str) -> Any:
         found: Any = self._root
@@ -130,47 +179,12 @@ class _Preparation:
                 raise ConstraintError(f"The schema refers to {pointer}, which is not there.")
         return found
 
-    def _narrow_names(self, result: dict[str, Any], names: Any, place: str) -> None:
-        """Write ``propertyNames`` as properties, and leave out a count of properties that is met anyway."""
-        if isinstance(names, Mapping) and set(names) == {"$ref"} and isinstance(names["$ref"], str):
-            names = self._find(names["$ref"]) if names["$ref"].startswith("#") else names
-        if names is not None and names is not True:
-            said = {key: value for key, value in names.items() if key not in _SAYS_NOTHING} if names else {}
-            values = said.pop("enum", [said.pop("const")] if "const" in said else None)
-            pattern = said.pop("pattern", None)
-            others = result.get("additionalProperties", True)
-            if said not in ({}, {"type": "string"}) or (values and pattern) or result.get("patternProperties"):
-                raise ConstraintError(f"At {place}/propertyNames: only an enum or a pattern can be kept to here.")
-            if values is not None:
-                listed = {str(name): others for name in values}
-                result["properties"] = {**listed, **result.get("properties", {})}
-                result["additionalProperties"] = False
-            elif pattern is not None:
-                result["patternProperties"] = {pattern: others}
-                result["additionalProperties"] = False
-        least = result.get("minProperties", 0)
-        if isinstance(least, int) and least <= len(set(result.get("required", ()))):
-            result.pop("minProperties", None)
-        elif least > 1:
-            raise ConstraintError(
-                f"At {place}/minProperties: names may be given twice, so more than one cannot be asked for. "
-                "List the names under required."
-            )
-
-
-def _check_unknown(key: str, place: str) -> None:
-    if key in _SAYS_NOTHING or key.startswith("x-"):
-        return
-    near = difflib.get_close_matches(key, _UNDERSTOOD, n=1, cutoff=0.8)
-    hint = f" Did you mean {near[0]!r}?" if near else " Leave it out, or say the same in other words."
-    raise ConstraintError(f"At {place}: the keyword {key!r} cannot be kept to while generating.{hint}")
-
 
 def _check_type(kinds: Any, place: str) -> None:
     listed = [] if kinds is None else kinds if isinstance(kinds, list) else [kinds]
     for kind in listed:
-        if kind not in _TYPES:
-            raise ConstraintError(f"At {place}/type: there is no type {kind!r}. Known: {', '.join(sorted(_TYPES))}.")
+        if kind not in TYPES:
+            raise ConstraintError(f"At {place}/type: there is no type {kind!r}. Known: {', '.join(sorted(TYPES))}.")
 
 
 def _plain(value: Any, place: str) -> Any:
@@ -179,58 +193,3 @@ def _plain(value: Any, place: str) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError(f"At {place}: this is no JSON: {error}.") from None
-
-
-def _narrow_format(result: dict[str, Any], name: Any, place: str) -> None:
-    if name is None or name in FREE:
-        return
-    if name not in PATTERNS:
-        known = ", ".join(sorted(PATTERNS))
-        raise ConstraintError(f"At {place}/format: the format {name!r} cannot be kept to. Known: {known}.")
-    whole = f"^(?:{PATTERNS[name]})$"
-    if "pattern" in result:
-        result["allOf"] = [*result.get("allOf", ()), {"pattern": whole}]
-    else:
-        result["pattern"] = whole
-
-
-def _narrow_numbers(result: dict[str, Any], place: str) -> None:
-    names = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
-    for name in names:
-        if name in result and (isinstance(result[name], bool) or not isinstance(result[name], int | float)):
-            raise ConstraintError(f"At {place}/{name}: this must be a number.")
-    kinds = result.get("type")
-    listed = kinds if isinstance(kinds, list) else [kinds]
-    whole = "integer" in listed and "number" not in listed
-    if not whole and kinds is not None and "number" not in listed:
-        return
-    low, over, high, under = (result.pop(name, None) for name in names)
-    if whole:
-        least = [-_LARGEST] if low is over is None else []
-        least += [math.ceil(low)] if low is not None else []
-        least += [math.floor(over) + 1] if over is not None else []
-        most = [max(_LARGEST, max(least) + _LARGEST)] if high is under is None else []
-        most += [math.floor(high)] if high is not None else []
-        most += [math.ceil(under) - 1] if under is not None else []
-        if low is over is None:
-            least = [min(-_LARGEST, min(most) - _LARGEST)]
-        if "multipleOf" not in result or not low is over is None:
-            result["minimum"] = max(least)
-        if "multipleOf" not in result or not high is under is None:
-            result["maximum"] = min(most)
-        return
-    lows = [low] if low is not None else []
-    lows += [max(math.nextafter(over, math.inf), over + _STEP)] if over is not None else []
-    highs = [high] if high is not None else []
-    highs += [min(math.nextafter(under, -math.inf), under - _STEP)] if under is not None else []
-    if lows:
-        result["minimum"] = max(lows)
-    if highs:
-        result["maximum"] = min(highs)
-
-
-def _narrow_array(result: dict[str, Any], unique: Any, place: str) -> None:
-    if unique and result.get("maxItems", 2) > 1:
-        raise ConstraintError(
-            f"At {place}/uniqueItems: a mask cannot tell whether items are different. Leave it out, or set maxItems=1."
-        )

@@ -14,11 +14,7 @@ def has_a_document(schema: dict[str, Any]) -> bool:
     definitions = schema.get("$defs", {})
     finite: set[str] = set()
     while True:
-        found = {
-            name
-            for name, definition in definitions.items()
-            if name not in finite and _ends(definition, finite)
-        }
+        found = {name for name, definition in definitions.items() if name not in finite and _ends(definition, finite)}
         if not found:
             return _ends(schema, finite)
         finite |= found

@@ -11,6 +11,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from local_llms.constraints.formats import PATTERNS
 from local_llms.errors import ConstraintError
 
 SchemaLike = Mapping[str, Any] | type[Any] | str
@@ -54,12 +55,34 @@ class _Generator(GenerateJsonSchema):
         bounds = {name: schema[name] for name in ("ge", "le", "gt", "lt", "multiple_of") if name in schema}  # type: ignore[literal-required]
         return self.float_schema(core_schema.float_schema(**{name: float(value) for name, value in bounds.items()}))
 
-    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
-        """Pydantic tells the members apart by their tag, so each must have it, even where it has a default."""
-        result = super().tagged_union_schema(schema)
-        discriminator = schema["discriminator"]
-        members = result.get("oneOf")
-        if members and isinstance(discriminator, str):
-            required = {"type": "object", "required": [discriminator]}
-            return {"anyOf": [{"allOf": [member, required]} for member in members]}
+    def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
+        """A list; pydantic makes one item of equal ones, so they do no harm unless their number counts."""
+        return _equal_items_allowed(super().set_schema(schema))
+
+    def frozenset_schema(self, schema: core_schema.FrozenSetSchema) -> JsonSchemaValue:
+        """Like a set."""
+        return _equal_items_allowed(super().frozenset_schema(schema))
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Keys that are no texts are described by what a text of them looks like."""
+        result = super().dict_schema(schema)
+        keys = self.generate_inner(schema["keys_schema"]) if "keys_schema" in schema else {}
+        pattern = _KEYS.get(keys.get("type", "")) or PATTERNS.get(keys.get("format", ""))
+        if pattern is not None and "patternProperties" not in result:
+            values = result.pop("additionalProperties", True)
+            result.pop("propertyNames", None)
+            result.update(patternProperties={f"^(?:{pattern})$": values}, additionalProperties=False)
         return result
+
+
+_KEYS = {
+    "integer": "-?[1-9][0-9]{0,14}|0",
+    "number": r"-?(?:[1-9][0-9]{0,14}|0)(?:\.[0-9]{1,9})?",
+    "boolean": "true|false",
+}
+
+
+def _equal_items_allowed(result: JsonSchemaValue) -> JsonSchemaValue:
+    if result.get("minItems", 0) < 2:
+        result.pop("uniqueItems", None)
+    return result

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+from local_llms.constraints.formats import portable
 from local_llms.constraints.limits import MOST_CHOICES, check_size
 from local_llms.constraints.prepare import prepare
 from local_llms.constraints.schema import SchemaLike, json_schema_of
 from local_llms.errors import ConstraintError, OptionError
+from local_llms.types import SamplingParams
 
 _JSON_START = "start: /[ \\n]?/ value\n"
 """Many models begin an answer with a space or a new line, whatever it is; JSON has room for one."""
@@ -34,19 +37,28 @@ def json_value(schema: SchemaLike | Any) -> str:
     ``{"a": 1, "b": [2, 3]}``: one space behind each comma and colon and none elsewhere, which is how models have seen
     most short JSON, and where a small one does not lose itself in blanks.
     """
-    prepared = prepare(json_schema_of(schema))
+    if isinstance(schema, Mapping):
+        try:
+            # Equal schemas are prepared once; the order of properties counts.
+            return _json_value(json.dumps(schema))
+        except (TypeError, ValueError, RecursionError):
+            return _written(schema)
+    return _json_value(schema) if isinstance(schema, Hashable) else _written(schema)
+
+
+@lru_cache(maxsize=64)
+def _json_value(schema: Any) -> str:
+    return _written(schema)
+
+
+def _written(schema: Any) -> str:
     spacing = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-    return "%json " + json.dumps({"x-guidance": spacing, **prepared})
+    return "%json " + json.dumps({"x-guidance": spacing, **prepare(json_schema_of(schema))})
 
 
 def json_document(schema: SchemaLike | Any) -> Constraint:
     """JSON that is valid under a schema; see ``json_schema_of`` for what counts as one. Raises ConstraintError."""
     return Constraint(f"{_JSON_START}value: {json_value(schema)}")
-
-
-def json_object() -> Constraint:
-    """Any JSON object."""
-    return json_document({"type": "object"})
 
 
 def matching(pattern: str) -> Constraint:
@@ -56,7 +68,7 @@ def matching(pattern: str) -> Constraint:
     if not isinstance(pattern, str) or not pattern:
         raise ConstraintError("regex= takes a regular expression as text.")
     check_size("The regular expression", pattern)
-    return Constraint(f"start: {terminal(pattern)}")
+    return Constraint(f"start: {terminal(portable(pattern))}")
 
 
 def one_of(choices: Sequence[str]) -> Constraint:
@@ -91,7 +103,7 @@ def constraint_of(
     grammar: str | None = None,
 ) -> Constraint | None:
     """The one that was given, or None. Raises ConstraintError, or OptionError where several were given."""
-    ways = (
+    ways: tuple[tuple[str, Callable[[Any], Constraint], Any], ...] = (
         ("schema", json_document, schema),
         ("regex", matching, regex),
         ("choices", one_of, choices),
@@ -104,6 +116,25 @@ def constraint_of(
     for _, make, value in given:
         return make(value)
     return None
+
+
+CONSTRAINTS = frozenset({"schema", "regex", "choices", "grammar"})
+"""What ``constraint_of`` takes."""
+
+
+def heed(constraint: Constraint, params: SamplingParams, stop: Sequence[str] | None) -> SamplingParams:
+    """The parameters of a constrained request, whose stop strings are those that still count.
+
+    ``stop``: what the caller gave. Raises OptionError where that contradicts the constraint.
+    """
+    if constraint.stops:
+        return params
+    if stop:
+        raise OptionError(
+            "stop= cannot be combined with a constraint: the answer ends where its schema or grammar does. "
+            "Leave one of them out."
+        )
+    return replace(params, stop=())
 
 
 def literal(text: str) -> str:

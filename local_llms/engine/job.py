@@ -67,7 +67,9 @@ class Job:
         if token in self.request.end_ids:
             reason, text = "stop", self._text.finish()
         else:
-            text = self._text.push(self._token_bytes(token), heed_stops=self.matcher is None or self.matcher.heeds_stops)
+            text = self._text.push(
+                self._token_bytes(token), heed_stops=self.matcher is None or self.matcher.heeds_stops
+            )
             if self._text.stop_match is not None:
                 reason = "stop"
             elif self.matcher is not None and self.matcher.finished:

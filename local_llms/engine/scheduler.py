@@ -73,7 +73,8 @@ class Scheduler:
         """``max_parallel``: the most requests that decode together."""
         self._info = info
         # Whoever decodes finds room in every step, and one that reads its prompt does.
-        self.max_parallel = min(max_parallel, info.max_sequences, info.batch_tokens)
+        running = info.max_sequences if info.max_running is None else info.max_running
+        self.max_parallel = min(max_parallel, running, info.max_sequences, info.batch_tokens)
         self.prompt_chunk = min(CAREFUL_CHUNK, info.batch_tokens)
         """The most prompt tokens in a step in which others decode; the worker sets it once it knows the speed."""
         self.waiting: deque[Sequence] = deque()
