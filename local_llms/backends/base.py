@@ -66,6 +66,9 @@ class BackendInfo:
     embedding_size: int | None = None
     """Length of the vector that ``embed`` gives; None where it cannot."""
     can_generate: bool = True
+    max_running: int | None = None
+    """The most sequences that the engine computes in turns; None: ``max_sequences``. Where the library holds one
+    sequence only, a change of sequence computes what they do not share again, so one request is finished first."""
     can_cut: bool = True
     """Whether ``cut`` can shorten a sequence, and ``copy`` take less than all of it. A recurrent state cannot."""
     bidirectional_until: int | None = None

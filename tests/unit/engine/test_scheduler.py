@@ -1,10 +1,12 @@
 """The scheduler on a backend that counts its cells and refuses what breaks the protocol."""
 
+from dataclasses import replace
+
 import pytest
 
 from local_llms.backends.base import Chunk
 from local_llms.engine.request import Sequence
-from local_llms.engine.scheduler import WORTH_WAITING, Step
+from local_llms.engine.scheduler import WORTH_WAITING, Scheduler, Step
 from tests.unit.engine.scheduler_house import PREFIX, House, Liar
 
 
@@ -211,6 +213,17 @@ def test_the_only_sequence_can_be_given_up_although_it_begins_alike() -> None:
     house.add([*PREFIX, 1, 2])
     house.run()
     assert len(house.done) == 2
+
+
+def test_a_backend_that_holds_one_sequence_finishes_one_request_first() -> None:
+    house = House(max_parallel=8)
+    scheduler = Scheduler(replace(house.backend.info, max_running=1), max_parallel=8)
+    for number in range(3):
+        scheduler.add(Sequence(prompt_length=4, tokens=[number] * 4))
+    step = scheduler.plan()
+    assert scheduler.max_parallel == 1
+    assert len(step.chunks) == len(scheduler.running) == 1
+    assert len(scheduler.waiting) == 2
 
 
 def test_the_youngest_makes_room_and_finishes_later() -> None:
