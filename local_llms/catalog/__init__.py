@@ -4,14 +4,17 @@ from local_llms.catalog.registry import (
     class_names,
     default_model,
     families,
+    find_adapter,
     find_family,
     find_model,
     find_template,
+    list_adapters,
     list_models,
 )
-from local_llms.catalog.schema import Family, FileSource, HubSource, ModelCard, PackageSource, Template
+from local_llms.catalog.schema import AdapterCard, Family, FileSource, HubSource, ModelCard, PackageSource, Template
 
 __all__ = [
+    "AdapterCard",
     "Family",
     "FileSource",
     "HubSource",
@@ -21,8 +24,10 @@ __all__ = [
     "class_names",
     "default_model",
     "families",
+    "find_adapter",
     "find_family",
     "find_model",
     "find_template",
+    "list_adapters",
     "list_models",
 ]

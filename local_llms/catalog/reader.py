@@ -9,7 +9,16 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from local_llms.catalog.schema import ClassNames, Family, FileSource, HubSource, ModelCard, PackageSource, Template
+from local_llms.catalog.schema import (
+    AdapterCard,
+    ClassNames,
+    Family,
+    FileSource,
+    HubSource,
+    ModelCard,
+    PackageSource,
+    Template,
+)
 from local_llms.errors import CatalogError, suggestion
 from local_llms.hub.source import WheelMember
 from local_llms.options import SamplingOptions
@@ -17,6 +26,7 @@ from local_llms.options import SamplingOptions
 _TABLES: dict[str, tuple[type[BaseModel], ...]] = {
     "templates": (Template,),
     "models": (ModelCard,),
+    "adapters": (AdapterCard,),
     "classes": (ClassNames,),
     "sampling": (SamplingOptions,),
     "members": (WheelMember,),

@@ -9,7 +9,7 @@ or ``LOCAL_LLMS_HOME`` changes.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata, resources
@@ -17,7 +17,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from local_llms.catalog.reader import parse_family
-from local_llms.catalog.schema import ClassKind, CommercialUse, Family, ModelCard, ModelKind, Template
+from local_llms.catalog.schema import (
+    AdapterCard,
+    CardT,
+    ClassKind,
+    CommercialUse,
+    Family,
+    ModelCard,
+    ModelKind,
+    Template,
+)
 from local_llms.errors import CatalogError, ModelNotFound
 from local_llms.paths import config_dir
 
@@ -33,6 +42,7 @@ class _Catalog:
     families: dict[str, Family] = field(default_factory=dict)
     templates: dict[str, tuple[Family, Template]] = field(default_factory=dict)
     models: dict[str, ModelCard] = field(default_factory=dict)
+    adapters: dict[str, AdapterCard] = field(default_factory=dict)
     classes: dict[str, tuple[str, ClassKind]] = field(default_factory=dict)
     defaults: dict[ModelKind, str] = field(default_factory=dict)
 
@@ -66,6 +76,14 @@ def find_model(name: str) -> ModelCard:
     return known[name]
 
 
+def find_adapter(name: str) -> AdapterCard:
+    """The adapter of that name. Raises ModelNotFound, naming the nearest one."""
+    known = _current().adapters
+    if name not in known:
+        raise ModelNotFound("adapter", name, known)
+    return known[name]
+
+
 def list_models(family: str | None = None, commercial_use: CommercialUse | bool | None = None) -> list[ModelCard]:
     """The models of the catalog, by family and size.
 
@@ -73,16 +91,33 @@ def list_models(family: str | None = None, commercial_use: CommercialUse | bool 
     is "yes" and False is "no"; those with conditions to read first are asked for by "conditional".
     Raises ModelNotFound for a family that does not exist.
     """
+    cards = _narrowed(_current().models.values(), family, commercial_use)
+    return sorted(cards, key=lambda card: (card.family, card.parameters, card.name))
+
+
+def list_adapters(
+    family: str | None = None, commercial_use: CommercialUse | bool | None = None, base: str | None = None
+) -> list[AdapterCard]:
+    """The adapters of the catalog, by family and name; narrowed as in ``list_models``.
+
+    ``base`` keeps those over one model. Raises ModelNotFound for a family or model that does not exist.
+    """
+    if base is not None:
+        find_model(base)
+    cards = _narrowed(_current().adapters.values(), family, commercial_use)
+    return sorted(
+        (card for card in cards if base in (None, card.base)), key=lambda card: (card.family, card.base, card.name)
+    )
+
+
+def _narrowed(
+    cards: Iterable[CardT], family: str | None, commercial_use: CommercialUse | bool | None
+) -> Iterator[CardT]:
     if family is not None:
         find_family(family)
     if isinstance(commercial_use, bool):
         commercial_use = "yes" if commercial_use else "no"
-    cards = [
-        card
-        for card in _current().models.values()
-        if family in (None, card.family) and commercial_use in (None, card.commercial_use)
-    ]
-    return sorted(cards, key=lambda card: (card.family, card.parameters, card.name))
+    return (card for card in cards if family in (None, card.family) and commercial_use in (None, card.commercial_use))
 
 
 def default_model(kind: ModelKind = "generate") -> str:
@@ -147,7 +182,7 @@ def _load(user_files: tuple[Stamp, ...]) -> _Catalog:
         _add_defaults(catalog, files)
     every = _shipped() + _of_packages() + own
     _add_names(catalog, every)
-    _check_templates(catalog, every)
+    _check_names(catalog, every)
     return catalog
 
 
@@ -169,7 +204,7 @@ def _add_names(catalog: _Catalog, files: tuple[tuple[str, Family], ...]) -> None
             classes.append((family.classes.chat, "chat"))
         names = [("family", family.name)]
         names += [("template", template.name) for template in family.templates]
-        names += [("model", card.name) for card in family.models]
+        names += [("model", card.name) for card in (*family.models, *family.adapters)]
         names += [("class", name) for name, _ in classes]
         for what, name in names:
             if (what, name) in seen:
@@ -178,6 +213,7 @@ def _add_names(catalog: _Catalog, files: tuple[tuple[str, Family], ...]) -> None
         catalog.families[family.name] = family
         catalog.templates.update({template.name: (family, template) for template in family.templates})
         catalog.models.update({card.name: card for card in family.models})
+        catalog.adapters.update({card.name: card for card in family.adapters})
         catalog.classes.update({name: (family.name, kind) for name, kind in classes})
 
 
@@ -197,17 +233,22 @@ def _add_defaults(catalog: _Catalog, files: tuple[tuple[str, Family], ...]) -> N
     catalog.defaults.update({kind: name for kind, (name, _) in marked.items()})
 
 
-def _check_templates(catalog: _Catalog, files: tuple[tuple[str, Family], ...]) -> None:
+def _check_names(catalog: _Catalog, files: tuple[tuple[str, Family], ...]) -> None:
+    """Raise CatalogError where a file names a template or a base that no file has."""
     for file, family in files:
         uses = [("default_template", family.default_template)] if family.default_template else []
-        for card in family.models:
-            if card.kind == "generate" and card.template is None:
+        for card in (*family.models, *family.adapters):
+            if card.template is None and not (isinstance(card, ModelCard) and card.kind == "embed"):
                 raise CatalogError(
-                    f'{file}: the model {card.name} has no template. Give it template = "…", or the file a '
-                    'default_template; "plain" sends a prompt as it is.'
+                    f'{file}: {card.name} has no template. Give it template = "…", or the file a default_template; '
+                    '"plain" sends a prompt as it is.'
                 )
             if card.template:
                 uses.append((f"the template of {card.name}", card.template))
         for what, name in uses:
             if name not in catalog.templates:
                 raise CatalogError(f"{file}: {what} is {name!r}, {ModelNotFound('template', name, catalog.templates)}")
+        for adapter in family.adapters:
+            if adapter.base not in catalog.models:
+                unknown = ModelNotFound("model", adapter.base, catalog.models)
+                raise CatalogError(f"{file}: the base of {adapter.name} is {adapter.base!r}. {unknown}")

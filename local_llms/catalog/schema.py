@@ -6,8 +6,9 @@ A key that is not declared here is an error, so a misspelt one never goes unnoti
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
@@ -43,6 +44,8 @@ class Template(BaseModel):
     - ``bos_token``, ``eos_token``: marker texts; "" where the format has none.
     - ``stop``: strings that end an answer. ``stop_tokens``: marker texts whose tokens end it.
     - ``default_system``: the system message of a conversation that has none.
+    - ``apart``: a regular expression. What it matches, from structure to structure, the model's own project tokenizes
+      apart from what follows. Content matches as NUL characters only.
     - ``provenance``: where the format is taken from, as ``owner/repository:path@commit``.
     """
 
@@ -55,31 +58,53 @@ class Template(BaseModel):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     stop_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     default_system: str | None = None
+    apart: str = ""
     provenance: str = ""
 
+    @field_validator("apart")
+    @classmethod
+    def _is_an_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return value
 
-class ModelCard(BaseModel):
-    """A model that can be loaded by name.
 
-    ``family`` is filled in from the file; ``template`` and ``sampling`` take what they leave open from the family.
-    ``parameters`` (weights) and ``context_length`` (tokens) are 0 where they are not known. ``default`` marks the
-    model that is taken when none is named, one for each ``kind``.
-    """
+class _Card(BaseModel):
+    """What the catalog tells of a model and of an adapter alike."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     family: str = ""
-    kind: ModelKind = "generate"
     template: Name | None = None
-    parameters: int = Field(default=0, ge=0)
-    context_length: int = Field(default=0, ge=0)
     licence: str = "unknown"
     commercial_use: CommercialUse = "unknown"
     licence_source: str = ""
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = ()
     sampling: SamplingDefaults = Field(default_factory=dict)
     notes: str = ""
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Self:
+        if not self.sources and not self.notes:
+            raise ValueError("without sources it needs notes, which say how one comes by its files")
+        return self
+
+
+class ModelCard(_Card):
+    """A model that can be loaded by name.
+
+    ``family`` is filled in from the file; ``template`` and ``sampling`` take what they leave open from the family.
+    ``parameters`` (weights) and ``context_length`` (tokens) are 0 where they are not known. ``sources`` is empty where
+    nobody offers the files; then ``notes`` say how one comes by them. ``default`` marks the model that is taken when
+    none is named, one for each ``kind``.
+    """
+
+    kind: ModelKind = "generate"
+    parameters: int = Field(default=0, ge=0)
+    context_length: int = Field(default=0, ge=0)
     default: bool = False
 
     @property
@@ -91,6 +116,16 @@ class ModelCard(BaseModel):
     def sha256(self) -> str | None:
         """SHA-256 of the model file; None where it is not known."""
         return next((source.sha256 for source in self.sources if source.sha256 is not None), None)
+
+
+class AdapterCard(_Card):
+    """An adapter that can be named: a LoRA or P-tuning checkpoint that changes what a model does.
+
+    ``base`` is the name of the model that it was trained over; ``template`` and ``sampling`` are those of the two
+    together. The rest is as for a model.
+    """
+
+    base: Name
 
 
 class ClassNames(BaseModel):
@@ -109,8 +144,11 @@ class ClassNames(BaseModel):
         return value
 
 
+CardT = TypeVar("CardT", ModelCard, AdapterCard)
+
+
 class Family(BaseModel):
-    """One file of the catalog: templates, sampling defaults and models that belong together.
+    """One file of the catalog: templates, sampling defaults, models and adapters that belong together.
 
     ``default_template`` may name a template of another family.
     """
@@ -125,10 +163,11 @@ class Family(BaseModel):
     sampling: SamplingDefaults = Field(default_factory=dict)
     templates: tuple[Template, ...] = ()
     models: tuple[ModelCard, ...] = ()
+    adapters: tuple[AdapterCard, ...] = ()
 
-    @field_validator("models")
+    @field_validator("models", "adapters")
     @classmethod
-    def _belong_to_the_family(cls, cards: tuple[ModelCard, ...], info: ValidationInfo) -> tuple[ModelCard, ...]:
+    def _belong_to_the_family(cls, cards: tuple[CardT, ...], info: ValidationInfo) -> tuple[CardT, ...]:
         family, template = info.data.get("name"), info.data.get("default_template")
         sampling = info.data.get("sampling", {})
         for card in cards:
@@ -138,7 +177,7 @@ class Family(BaseModel):
             card.model_copy(
                 update={
                     "family": family,
-                    "template": card.template or (template if card.kind == "generate" else None),
+                    "template": card.template or (None if getattr(card, "kind", None) == "embed" else template),
                     "sampling": {**sampling, **card.sampling},
                 }
             )
@@ -153,6 +192,7 @@ class Family(BaseModel):
 
 
 __all__ = [
+    "AdapterCard",
     "ClassKind",
     "ClassNames",
     "CommercialUse",

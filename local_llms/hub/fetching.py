@@ -35,6 +35,7 @@ class HubModel:
 
     name: str
     sources: tuple[HubSource, ...]
+    notes: str = ""
 
 
 def fetch_named(
@@ -80,7 +81,7 @@ def fetch(card: Fetchable, *, progress: Progress | None = None, refresh: bool = 
             return _PackageFetch(card.name, source).run(progress)
         except (DownloadError, ModelFileError) as error:
             first = first or error
-    raise first or ModelFileError(f"The catalog names no file for the model {card.name}.")
+    raise first or ModelFileError(f"The catalog knows no place where {card.name} can be fetched. {card.notes}".rstrip())
 
 
 def cached(card: Fetchable, *, want: Want = "model") -> Path | None:

@@ -162,3 +162,8 @@ class Fetchable(Protocol):
     def sources(self) -> Sequence[AnySource]:
         """Where the file may come from, best first."""
         ...
+
+    @property
+    def notes(self) -> str:
+        """What else there is to know, such as how one comes by a file that is nowhere to be fetched."""
+        ...

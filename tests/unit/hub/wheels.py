@@ -23,6 +23,7 @@ class Card:
 
     name: str
     sources: tuple[PackageSource | FileSource, ...]
+    notes: str = ""
 
 
 def make_wheel(folder: Path, members: Mapping[str, bytes], distribution: str = "owl_weights") -> Path:
