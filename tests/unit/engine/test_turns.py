@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from local_llms.engine.turns import Turns
 
@@ -24,7 +25,7 @@ async def test_one_after_the_other_with_others_between() -> None:
     aside.cancel()
     places = [place for place, what in enumerate(order) if what != "other"]
     assert [order[place] for place in places] == list(range(20))
-    assert all(later - earlier > 1 for earlier, later in zip(places, places[1:], strict=False)), order
+    assert all(later - earlier > 1 for earlier, later in itertools.pairwise(places)), order
 
 
 async def test_who_is_cancelled_leaves_the_line() -> None:

@@ -94,7 +94,7 @@ def test_more_inputs_than_the_queue_holds(scripted, kind):
 
 
 async def test_more_inputs_than_the_queue_holds_async(scripted, kind):
-    model = scripted(None, script=echo_script, cache_tokens=8192)
+    model = scripted(None, script=echo_script, step_seconds=0.005, cache_tokens=8192)
     llm = kind(model=model, temperature=0, max_tokens=4, max_parallel=4, max_queue=2, max_retries=0)
     assert len(await llm.abatch([f"Question {number}" for number in range(60)])) == 60
     assert together(model) == 4
