@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from threading import Lock
 from typing import Protocol
 
 from local_llms.backends.base import BackendInfo
 from local_llms.errors import EmptyPrompt, PromptError
-from local_llms.prompts.render import Prompt
+from local_llms.prompts.render import Prompt, Segment
 
 _KEPT = 8
 
@@ -33,18 +33,22 @@ def encode(prompt: Prompt, backend: Tokenizer) -> list[int]:
     """Token ids of a prompt.
 
     A special token comes from structure only: from a marker that stands whole in trusted text; of several that begin at
-    one place the longest counts. What lies between two markers, structure and content together, is tokenized
-    as one string, so that the ids of ordinary prompts are those of the whole string.
+    one place the longest counts, and one made of letters counts as a word of its own. What lies between two markers,
+    structure and content together, is tokenized as one string, so that the ids of ordinary prompts are those of the
+    whole string, unless a segment ends a piece.
 
     Where the model wants its BOS in front, exactly one is there, whether or not the template wrote it. Where it does
     not, one that the template wrote stays.
+
+    The model's ``prompt_prefix`` is there once as well. Its ``prompt_suffix`` is added unless the template wrote any
+    of it.
 
     Raises EmptyPrompt where there is no token at all, PromptError where the backend made a special token of plain text.
     """
     info = backend.info
     markers = _markers(info.special_tokens)
     ids: list[int] = []
-    for part in _parts(prompt, markers):
+    for part in chain.from_iterable(_parts(piece, markers) for piece in _pieces(prompt)):
         if isinstance(part, int):
             # A template may write the BOS that a generic default wrote already; twice in front is never meant.
             if not (ids == [info.bos_id] == [part]):
@@ -58,6 +62,10 @@ def encode(prompt: Prompt, backend: Tokenizer) -> list[int]:
         ids.insert(0, info.bos_id)
     if not ids:
         raise EmptyPrompt("The prompt has no token. Give some text.")
+    if ids[: len(info.prompt_prefix)] != [*info.prompt_prefix]:
+        ids[:0] = info.prompt_prefix
+    if not set(info.prompt_suffix) & set(ids):
+        ids.extend(info.prompt_suffix)
     return ids
 
 
@@ -87,12 +95,28 @@ class _Markers:
         while place < len(text):
             for length in self.lengths.get(text[place], ()):
                 marker = text[place : place + length]
-                if marker in self.of:
+                if marker in self.of and (not marker.isalpha() or _is_word(text, place, place + len(marker))):
                     yield place, marker
                     place += length
                     break
             else:
                 place += 1
+
+
+def _is_word(text: str, start: int, end: int) -> bool:
+    """Whether letters stand there as a word of their own: ChatGLM's marker ``eop`` does not in "people"."""
+    return not (text[start - 1 : start].isalpha() or text[end : end + 1].isalpha())
+
+
+def _pieces(prompt: Prompt) -> Iterator[Prompt]:
+    """What is tokenized apart, one after the other."""
+    piece: list[Segment] = []
+    for segment in prompt:
+        piece.append(segment)
+        if segment.ends_piece:
+            yield tuple(piece)
+            piece.clear()
+    yield tuple(piece)
 
 
 def _parts(prompt: Prompt, markers: _Markers) -> Iterator[str | int]:

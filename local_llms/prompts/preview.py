@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from local_llms.catalog import Template
 from local_llms.prompts.encode import Tokenizer, encode, valid
-from local_llms.prompts.render import MessageLike, Prompt, Segment, render
+from local_llms.prompts.render import MessageLike, Prompt, render
 
 Origin = Literal["marker", "structure", "content", "both", "unknown"]
 
@@ -71,7 +71,7 @@ def preview(
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
     )
-    segments = tuple(Segment(valid(segment.text), segment.trusted) for segment in rendered)
+    segments = tuple(replace(segment, text=valid(segment.text)) for segment in rendered)
     tokens = () if vocabulary is None else tuple(_trace(segments, vocabulary))
     return Preview(template, segments, tokens)
 

@@ -6,6 +6,7 @@ messages and ``input`` say, and whatever a template computes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +27,14 @@ _ROLES = frozenset(get_args(Role))
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a prompt. ``trusted``: structure, written by the template's author; markers in it are tokens."""
+    """A part of a prompt. ``trusted``: structure, written by the template's author; markers in it are tokens.
+
+    ``ends_piece``: the model's own project tokenizes what ends here apart from what follows.
+    """
 
     text: str
     trusted: bool
+    ends_piece: bool = False
 
 
 Prompt = tuple[Segment, ...]
@@ -61,6 +66,11 @@ class TemplateLike(Protocol):
     @property
     def default_system(self) -> str | None:
         """The system message of a conversation that has none."""
+        ...
+
+    @property
+    def apart(self) -> str:
+        """A regular expression: what the model's own project tokenizes apart from what follows; "" for nothing."""
         ...
 
 
@@ -128,7 +138,25 @@ def render(
             # Nothing of it is to be seen, so to continue it is to begin it.
             return render(template, messages[:-1], input=input, tools=tools, bos_token=bos_token, eos_token=eos_token)
         text = cut(text, 0, end)
-    return tuple(Segment(*piece) for piece in pieces(text))
+    segments = [Segment(*piece) for piece in pieces(text)]
+    return tuple(_end_pieces(segments, template.apart) if template.apart else segments)
+
+
+def _end_pieces(segments: Sequence[Segment], apart: str) -> Iterator[Segment]:
+    """The segments, cut where a match of ``apart`` ends. A match begins and ends in structure, whatever users write."""
+    # Content is nothing but characters that no expression names.
+    structure_only = "".join(segment.text if segment.trusted else "\0" * len(segment.text) for segment in segments)
+    ends = [match.end() for match in re.finditer(apart, structure_only)]
+    start = 0
+    for segment in segments:
+        done, stop = 0, start + len(segment.text)
+        for end in ends:
+            if start < end <= stop:
+                yield Segment(segment.text[done : end - start], segment.trusted, ends_piece=True)
+                done = end - start
+        if done < len(segment.text):
+            yield Segment(segment.text[done:], segment.trusted)
+        start = stop
 
 
 def text_of(prompt: Prompt) -> str:

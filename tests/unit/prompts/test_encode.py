@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,3 +162,33 @@ def test_few_models_are_remembered(pair_tokenizer) -> None:
     for number in range(20):
         assert encode((structure(f"<{number}>"),), pair_tokenizer({f"<{number}>": number})) == [number]
     assert len(_cache) <= 8
+
+
+LETTERS = {"[gMASK]": 1, "sop": 2, "<sop>": 3, "eop": 4}
+
+
+def test_what_the_model_expects_in_front_and_behind_is_there_once(pair_tokenizer) -> None:
+    tokenizer = pair_tokenizer(LETTERS)
+    tokenizer.info = replace(tokenizer.info, prompt_prefix=(1, 2))
+    plain = tokenizer.tokenize("hi")
+    assert encode((content("hi"),), tokenizer) == [1, 2, *plain]
+    assert encode((structure("[gMASK]sop"), content("hi")), tokenizer) == [1, 2, *plain]
+    assert specials(encode((content("[gMASK]sop"), content("hi")), tokenizer)) == [1, 2]
+    tokenizer.info = replace(tokenizer.info, prompt_prefix=(), prompt_suffix=(1, 3))
+    assert encode((content("hi"),), tokenizer) == [*plain, 1, 3]
+    assert encode((content("hi"), structure("[gMASK]<sop>")), tokenizer) == [*plain, 1, 3]
+    assert encode((content("hi"), structure("<sop>")), tokenizer) == [*plain, 3]
+    with pytest.raises(EmptyPrompt):
+        encode((content(""),), tokenizer)
+
+
+def test_a_marker_of_letters_is_no_part_of_a_word(pair_tokenizer) -> None:
+    tokenizer = pair_tokenizer(LETTERS)
+    assert specials(encode((structure("people and a sophist eop"),), tokenizer)) == [4]
+    assert specials(encode((structure("[gMASK]sop<sop>"),), tokenizer)) == [1, 2, 3]
+
+
+def test_a_segment_that_ends_a_piece_is_tokenized_apart(pair_tokenizer) -> None:
+    tokenizer = pair_tokenizer(MARKERS)
+    encode((structure("<|a|>x"), Segment("\n", True, ends_piece=True), content("y"), structure("z[X]")), tokenizer)
+    assert tokenizer.texts == ["x\n", "yz"]
