@@ -40,9 +40,13 @@ class BackendInfo:
     context_length: int
     """The most tokens one sequence can hold."""
     trained_context_length: int
-    """The context length the model was trained with."""
+    """The context length the model was trained with; 0 where nothing tells."""
     cache_tokens: int
-    """Tokens that all sequences together can hold; tokens shared by a copy count once."""
+    """Tokens that all sequences together can hold; tokens shared by a copy count once.
+
+    A recurrent state costs the same however many tokens it has read: there it is the context length times the number of
+    sequences, so that it never limits anything.
+    """
     max_sequences: int
     batch_tokens: int
     """The most tokens in one ``decode``."""
@@ -78,6 +82,8 @@ class BackendInfo:
     device: str = "cpu"
     name: str = ""
     """The name that the checkpoint gives itself."""
+    vocabulary: str = ""
+    """Which vocabulary it is and why, in words, where the model's file does not carry it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,10 @@ class Backend(Protocol):
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token adds to a text; b"" for a special token."""
+        """The bytes that a token adds to a text; b"" for a control token.
+
+        A marker that is a user-defined token, as "<think>" is in some models, is text when a model writes it.
+        """
         ...
 
     def open_adapter(self, path: Path) -> None:
