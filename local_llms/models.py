@@ -63,6 +63,8 @@ class ModelInfo:
     can_generate: bool
     embedding_size: int | None
     licence: str
+    vocabulary: str = ""
+    """Which vocabulary it is and why, in words, where the model's file does not carry it."""
 
 
 def load_model(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> LoadedModel:
@@ -352,6 +354,7 @@ class LoadedModel:
             can_generate=info.can_generate,
             embedding_size=info.embedding_size,
             licence=card.licence if card else "unknown",
+            vocabulary=info.vocabulary,
         )
 
 
