@@ -46,7 +46,7 @@ OLD_TYPES = {
 }
 """How version 0 and 1 of the quantizations stored these types: with single-precision scales."""
 QUANTIZATION_FACTOR = 1000
-"""In a ``ggml`` file of GPT-NeoX or GPT-J the file type is this times the version of the quantizations, plus the type."""
+"""A ``ggml`` file of GPT-NeoX or GPT-J has the version of the quantizations times this added to its file type."""
 
 _AGAIN = "It is truncated or damaged: fetch it again."
 _BLOCK = 1 << 20
