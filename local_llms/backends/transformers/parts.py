@@ -129,6 +129,18 @@ class Attention(Protocol):
         """
         ...
 
+    def exchange(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For a network that computes attention itself: keep what is new, and get all that the call's tokens see.
+
+        ``key``, ``value``: shape (tokens, key-value heads, size). Returns (cells, key-value heads, size) of each, in
+        the order of ``visible``. Raises DecodeError after an interruption.
+        """
+        ...
+
+    def visible(self) -> torch.Tensor:
+        """Which of the cells that ``exchange`` gives each token sees; booleans of shape (tokens, cells)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
@@ -200,7 +212,8 @@ AdapterReader = Callable[[Path, Network], LoadedAdapter | None]
 class Parts:
     """A loaded model. Network and vocabulary, and what the checkpoint says of them.
 
-    ``adapter_readers`` are asked before the reader of PEFT folders. ``end_ids`` are those that the model's own
+    ``parameters``: the number of weights. ``longest_context``: the most positions that the network can tell apart; None
+    where that has no bound. ``adapter_readers`` are asked before the reader of PEFT folders. ``end_ids`` are those that the model's own
     configuration names; the vocabulary's count as well.
     """
 
@@ -208,6 +221,8 @@ class Parts:
     vocabulary: Vocabulary
     architecture: str
     trained_context_length: int
+    parameters: int
+    longest_context: int | None = None
     name: str = ""
     quantization: str = ""
     end_ids: frozenset[int] = frozenset()
