@@ -52,8 +52,18 @@ class _Generator(GenerateJsonSchema):
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """A number; pydantic would take a text as well, and describes it by what no mask can be made of."""
-        bounds = {name: schema[name] for name in ("ge", "le", "gt", "lt", "multiple_of") if name in schema}  # type: ignore[literal-required]
-        return self.float_schema(core_schema.float_schema(**{name: float(value) for name, value in bounds.items()}))
+        number = core_schema.float_schema()
+        if "ge" in schema:
+            number["ge"] = float(schema["ge"])
+        if "gt" in schema:
+            number["gt"] = float(schema["gt"])
+        if "le" in schema:
+            number["le"] = float(schema["le"])
+        if "lt" in schema:
+            number["lt"] = float(schema["lt"])
+        if "multiple_of" in schema:
+            number["multiple_of"] = float(schema["multiple_of"])
+        return self.float_schema(number)
 
     def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
         """A list; pydantic makes one item of equal ones, so they do no harm unless their number counts."""

@@ -88,10 +88,12 @@ class VocabularyContract:
         """As JSON writes an emoji."""
         assert backend.tokenize("\ud83d\ude00") == backend.tokenize("😀")
 
-    def test_a_special_token_adds_no_text(self, backend: Backend) -> None:
-        """b"" for each."""
+    def test_a_special_token_adds_its_marker_or_nothing(self, backend: Backend) -> None:
+        """A control token adds b"", a user-defined one the marker that it is; BOS adds nothing."""
         for marker, token in backend.info.special_tokens.items():
-            assert backend.token_bytes(token) == b"", marker
+            assert backend.token_bytes(token) in (b"", marker.encode()), marker
+        if backend.info.bos_id is not None:
+            assert backend.token_bytes(backend.info.bos_id) == b""
 
     def test_a_token_that_does_not_exist(self, backend: Backend) -> None:
         """ValueError below and above the vocabulary."""

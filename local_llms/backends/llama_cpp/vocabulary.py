@@ -30,11 +30,11 @@ class Vocabulary:
         self._native = native
         self._vocab = native.vocab
         self.size: int = lib.llama_vocab_n_tokens(self._vocab)
-        self.special_tokens, self._unknown = self._find_specials()
+        self.special_tokens, self._unknown, self._control = self._find_specials()
         self._special_ids = frozenset(self.special_tokens.values())
         self._forbidden = self._special_ids - self._unknown
         self._bytes: list[bytes | None] = [None] * self.size
-        for token in self._special_ids:
+        for token in self._control:
             self._bytes[token] = b""
         bos = lib.llama_vocab_bos(self._vocab)
         known = 0 <= bos < self.size and (declared_bos or bos in self._special_ids)
@@ -88,8 +88,8 @@ class Vocabulary:
                 return framed[:start], framed[start + len(plain) :]
         return [], []
 
-    def _find_specials(self) -> tuple[dict[str, int], frozenset[int]]:
-        """Marker text → id, and the ids that stand for what the vocabulary does not have."""
+    def _find_specials(self) -> tuple[dict[str, int], frozenset[int], frozenset[int]]:
+        """Marker text → id; the ids that stand for what the vocabulary does not have; and those that add no text."""
         attributes = map(lib.llama_vocab_get_attr, itertools.repeat(self._vocab), range(self.size))
         special = {token: kind for token, kind in enumerate(attributes) if kind & _SPECIAL}
         found: dict[str, int] = {}
@@ -100,7 +100,8 @@ class Vocabulary:
             if not (blank and kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED):
                 found.setdefault(text, token)
         unknown = {token for token, kind in special.items() if kind & lib.LLAMA_TOKEN_ATTR_UNKNOWN}
-        return found, frozenset(unknown) & frozenset(found.values())
+        silent = {token for token, kind in special.items() if kind & ~lib.LLAMA_TOKEN_ATTR_USER_DEFINED & _SPECIAL}
+        return found, frozenset(unknown) & frozenset(found.values()), frozenset(silent)
 
     def _text(self, token: int) -> str:
         text: bytes | None = lib.llama_vocab_get_text(self._vocab, token)

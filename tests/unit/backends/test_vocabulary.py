@@ -70,4 +70,6 @@ def test_runs_of_blanks_are_ordinary_words(tiny_models: dict[str, Path]) -> None
 def test_bytes_of_single_tokens(backend: LlamaCppBackend) -> None:
     assert backend.token_bytes(3 + 0x0A) == b"\n"
     assert backend.token_bytes(3 + 0xFF) == b"\xff"
-    assert backend.token_bytes(backend.info.special_tokens[TYPED_MARKER]) == b""
+    # User-defined, so it is text when the model writes it.
+    assert backend.token_bytes(backend.info.special_tokens[TYPED_MARKER]) == TYPED_MARKER.encode()
+    assert backend.token_bytes(backend.info.special_tokens["<s>"]) == b""
