@@ -206,7 +206,7 @@ def _parts(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> 
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for tensor in tensors.values():
-        yield memoryview(tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy())
+        yield tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy().data
 
 
 def _type(tensor: torch.Tensor) -> str:

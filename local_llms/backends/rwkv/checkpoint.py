@@ -49,9 +49,7 @@ class Checkpoint:
         context = int(match[1]) if match else 0
         if is_ggmf(file):
             found = read_ggmf(file)
-            tensors: dict[str, torch.Tensor] = {
-                name: torch.from_numpy(array) for name, array in found.arrays().items()
-            }
+            tensors: dict[str, torch.Tensor] = {name: torch.from_numpy(array) for name, array in found.arrays().items()}
             return cls(file, tensors, found.quantization, _matrix_type(tensors), True, context)
         tensors, metadata = _read_safetensors(file if _is_safetensors(file) else as_safetensors(file, extra="rwkv"))
         if "_strategy" in json.loads(metadata.get(LEFT_OUT, "[]")):

@@ -23,7 +23,13 @@ _MARKS = {
     "4": "blocks.0.att.time_mix_k",
 }
 """Major version → the first weight of a layer that tells it, the newest version first."""
-_READERS = {"7": rwkv7.read_layers, "6": rwkv6.read_layers, "5": rwkv5.read_layers, "4": rwkv4.read_layers}
+_Halves = tuple[Sequence[tuple[TimeMix, ChannelMix]], StateShape]
+_READERS: dict[str, Callable[[Weights, int, int], _Halves]] = {
+    "7": rwkv7.read_layers,
+    "6": rwkv6.read_layers,
+    "5": rwkv5.read_layers,
+    "4": rwkv4.read_layers,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Network:
         return network
 
     def compute(self, batch: Batch, states: Block, proceed: Callable[[], None]) -> torch.Tensor:
-        """Take the tokens of a batch in, and give the logits of ``batch.outputs``: shape (outputs, vocabulary), float32.
+        """Take the tokens of a batch in. Returns the logits of ``batch.outputs``: (outputs, vocabulary), float32.
 
         ``states``, those of the batch's sequences in its order, are changed in place. ``proceed`` is called between
         layers; what it raises ends the computing and leaves states that are of no use.

@@ -159,7 +159,7 @@ def _corrected_piece(
     past = state.transpose(-1, -2)
     found = looks @ past + (looks @ keys).tril_(-1) @ value
     itself = torch.eye(found.shape[-2], dtype=found.dtype, device=found.device)
-    seen = torch.linalg.solve_triangular(
+    seen: torch.Tensor = torch.linalg.solve_triangular(
         itself - (looks @ corrections).tril_(-1), found, upper=False, unitriangular=True
     )
     result = reads @ past + (reads @ keys).tril_() @ value + (reads @ corrections).tril_() @ seen

@@ -20,7 +20,11 @@ LONG_AGO = -1e30
 
 @dataclass(frozen=True, slots=True)
 class TimeMix4:
-    """The recurrent half of a layer. ``decay`` is added to the exponent at each token, ``bonus`` for the token itself."""
+    """The recurrent half of a layer.
+
+    The mixes: how much of the token before is taken. ``decay`` is added to the exponent at each token, ``bonus`` for
+    the token itself.
+    """
 
     key_mix: torch.Tensor
     value_mix: torch.Tensor
@@ -37,13 +41,15 @@ class TimeMix4:
         """Take the weights of one layer. Raises ModelFileError."""
         decay = weights.exact(f"{prefix}time_decay", width)
         return cls(
-            *(1 - weights.exact(f"{prefix}time_mix_{which}", width) for which in "kvr"),
-            decay if weights.decay_is_done else -torch.exp(decay),
-            weights.exact(f"{prefix}time_first", width),
-            *(
-                weights.matrix(f"{prefix}{which}.weight", width, width)
-                for which in ("key", "value", "receptance", "output")
-            ),
+            key_mix=1 - weights.exact(f"{prefix}time_mix_k", width),
+            value_mix=1 - weights.exact(f"{prefix}time_mix_v", width),
+            gate_mix=1 - weights.exact(f"{prefix}time_mix_r", width),
+            decay=decay if weights.decay_is_done else -torch.exp(decay),
+            bonus=weights.exact(f"{prefix}time_first", width),
+            key=weights.square(f"{prefix}key", width),
+            value=weights.square(f"{prefix}value", width),
+            gate=weights.square(f"{prefix}receptance", width),
+            output=weights.square(f"{prefix}output", width),
         )
 
     def __call__(

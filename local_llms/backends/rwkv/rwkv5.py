@@ -18,7 +18,6 @@ from local_llms.backends.rwkv.recurrence import decayed
 from local_llms.backends.rwkv.states import StateShape
 from local_llms.backends.rwkv.weights import Weights
 
-
 STRONGEST_DECAY = -1e20
 """Logarithm of the strongest decay that is computed with."""
 
@@ -30,31 +29,33 @@ class TimeMix5:
     key_mix: torch.Tensor
     value_mix: torch.Tensor
     receptance_mix: torch.Tensor
+    gate_mix: torch.Tensor | None
     log_decay: torch.Tensor
     bonus: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
     receptance: torch.Tensor
+    gate: torch.Tensor | None
     output: torch.Tensor
     norm: Norm
-    gate_mix: torch.Tensor | None
-    gate: torch.Tensor | None
 
     @classmethod
     def read(cls, weights: Weights, prefix: str, width: int, heads: int) -> TimeMix5:
         """Take the weights of one layer. Raises ModelFileError."""
         gated = f"{prefix}gate.weight" in weights
         return cls(
-            *(1 - weights.exact(f"{prefix}time_mix_{which}", width) for which in "kvr"),
-            _log_decay(weights, prefix, heads, width // heads),
-            _bonus(weights, prefix, heads, width // heads),
-            *(
-                weights.matrix(f"{prefix}{which}.weight", width, width)
-                for which in ("key", "value", "receptance", "output")
-            ),
-            Norm.read(weights, f"{prefix}ln_x", width, weights.norm_epsilon, heads),
-            1 - weights.exact(f"{prefix}time_mix_g", width) if gated else None,
-            weights.matrix(f"{prefix}gate.weight", width, width) if gated else None,
+            key_mix=1 - weights.exact(f"{prefix}time_mix_k", width),
+            value_mix=1 - weights.exact(f"{prefix}time_mix_v", width),
+            receptance_mix=1 - weights.exact(f"{prefix}time_mix_r", width),
+            gate_mix=1 - weights.exact(f"{prefix}time_mix_g", width) if gated else None,
+            log_decay=_log_decay(weights, prefix, heads, width // heads),
+            bonus=_bonus(weights, prefix, heads, width // heads),
+            key=weights.square(f"{prefix}key", width),
+            value=weights.square(f"{prefix}value", width),
+            receptance=weights.square(f"{prefix}receptance", width),
+            gate=weights.square(f"{prefix}gate", width) if gated else None,
+            output=weights.square(f"{prefix}output", width),
+            norm=Norm.read(weights, f"{prefix}ln_x", width, weights.norm_epsilon, heads),
         )
 
     def __call__(

@@ -53,19 +53,20 @@ class TimeMix6:
         if mix_rank % len(_MIXED):
             raise weights.bad(f"{prefix}time_maa_w1 has {mix_rank} columns, no multiple of {len(_MIXED)}")
         return cls(
-            weights.exact(f"{prefix}time_maa_x", width),
-            torch.stack([weights.exact(f"{prefix}time_maa_{which}", width) for which in _MIXED]),
-            weights.matrix(f"{prefix}time_maa_w1", width, mix_rank).t().contiguous(),
-            weights.matrix(f"{prefix}time_maa_w2", len(_MIXED), mix_rank // len(_MIXED), width),
-            weights.exact(f"{prefix}time_decay", width),
-            weights.matrix(f"{prefix}time_decay_w1", width, decay_rank).t().contiguous(),
-            weights.matrix(f"{prefix}time_decay_w2", decay_rank, width).t().contiguous(),
-            weights.exact(f"{prefix}time_faaaa", heads, width // heads),
-            *(
-                weights.matrix(f"{prefix}{which}.weight", width, width)
-                for which in ("key", "value", "receptance", "gate", "output")
-            ),
-            Norm.read(weights, f"{prefix}ln_x", width, 64e-5, heads),
+            common_mix=weights.exact(f"{prefix}time_maa_x", width),
+            mixes=torch.stack([weights.exact(f"{prefix}time_maa_{which}", width) for which in _MIXED]),
+            mix_in=weights.matrix(f"{prefix}time_maa_w1", width, mix_rank).t().contiguous(),
+            mix_out=weights.matrix(f"{prefix}time_maa_w2", len(_MIXED), mix_rank // len(_MIXED), width),
+            decay=weights.exact(f"{prefix}time_decay", width),
+            decay_in=weights.matrix(f"{prefix}time_decay_w1", width, decay_rank).t().contiguous(),
+            decay_out=weights.matrix(f"{prefix}time_decay_w2", decay_rank, width).t().contiguous(),
+            bonus=weights.exact(f"{prefix}time_faaaa", heads, width // heads),
+            key=weights.square(f"{prefix}key", width),
+            value=weights.square(f"{prefix}value", width),
+            receptance=weights.square(f"{prefix}receptance", width),
+            gate=weights.square(f"{prefix}gate", width),
+            output=weights.square(f"{prefix}output", width),
+            norm=Norm.read(weights, f"{prefix}ln_x", width, 64e-5, heads),
         )
 
     def __call__(

@@ -80,19 +80,19 @@ class TimeMix7:
             for name in ("v0", "v1", "v2"):
                 weights.skip(f"{prefix}{name}")
         return cls(
-            torch.stack([weights.exact(f"{prefix}x_{which}", width) for which in "rwkvag"]),
-            LowRank.read(weights, f"{prefix}w", width),
-            LowRank.read(weights, f"{prefix}a", width),
-            LowRank.read(weights, f"{prefix}g", width, base=False),
-            None if first else LowRank.read(weights, f"{prefix}v", width),
-            weights.exact(f"{prefix}k_k", width),
-            weights.exact(f"{prefix}k_a", width),
-            weights.exact(f"{prefix}r_k", heads, width // heads),
-            *(
-                weights.matrix(f"{prefix}{which}.weight", width, width)
-                for which in ("receptance", "key", "value", "output")
-            ),
-            Norm.read(weights, f"{prefix}ln_x", width, 64e-5, heads),
+            mixes=torch.stack([weights.exact(f"{prefix}x_{which}", width) for which in "rwkvag"]),
+            decay=LowRank.read(weights, f"{prefix}w", width),
+            rate=LowRank.read(weights, f"{prefix}a", width),
+            gate=LowRank.read(weights, f"{prefix}g", width, base=False),
+            value_residual=None if first else LowRank.read(weights, f"{prefix}v", width),
+            removal=weights.exact(f"{prefix}k_k", width),
+            rate_share=weights.exact(f"{prefix}k_a", width),
+            bonus=weights.exact(f"{prefix}r_k", heads, width // heads),
+            receptance=weights.square(f"{prefix}receptance", width),
+            key=weights.square(f"{prefix}key", width),
+            value=weights.square(f"{prefix}value", width),
+            output=weights.square(f"{prefix}output", width),
+            norm=Norm.read(weights, f"{prefix}ln_x", width, 64e-5, heads),
         )
 
     def __call__(

@@ -45,6 +45,10 @@ class Weights:
         """Any other tensor, in float32, in that shape. Raises ModelFileError where its shape is another one."""
         return self._take(name, shape).to(self.device, torch.float32).contiguous()
 
+    def square(self, name: str, width: int) -> torch.Tensor:
+        """The matrix of ``NAME.weight``, as many rows as columns. Raises ModelFileError."""
+        return self.matrix(f"{name}.weight", width, width)
+
     def skip(self, name: str) -> None:
         """A tensor that is in the file and not computed with."""
         self._used.add(name)
