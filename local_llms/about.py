@@ -9,9 +9,9 @@ from typing import Any
 
 from local_llms import backends
 from local_llms.backends.base import BackendInfo
-from local_llms.catalog import ModelCard, find_template
+from local_llms.catalog import AdapterCard, ModelCard, find_template
 from local_llms.catalog.schema import CommercialUse, HubSource, ModelKind, PackageSource
-from local_llms.hub import GGUFHeader, cached, check_gguf
+from local_llms.hub import GGUFHeader, cached, check_gguf, size_of
 from local_llms.options import LoadingOptions, parse_options
 from local_llms.resolve import ModelName, choose_template, find_source
 
@@ -38,6 +38,8 @@ class About:
     licence_source: str
     commercial_use: CommercialUse
     notes: str
+    adapter: str | None = None
+    """The catalog's adapter that was named, which is used over the model."""
 
 
 def describe(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> About:
@@ -60,7 +62,7 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
     return About(
         name=source.name,
         path=path,
-        size=path.stat().st_size if path is not None else card.size if card else None,
+        size=size_of(path) if path is not None else card.size if card else None,
         download=_download_size(card),
         kind=_kind(card, header),
         family=card.family if card else family,
@@ -76,12 +78,13 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
         licence_source=card.licence_source if card else "",
         commercial_use=card.commercial_use if card else "unknown",
         notes=card.notes if card else "",
+        adapter=f"{source.adapter.name} over {source.adapter.base}" if source.adapter else None,
     )
 
 
-def is_here(card: ModelCard) -> bool:
-    """Whether a model can be loaded without fetching anything."""
-    return cached(card) is not None
+def is_here(card: ModelCard | AdapterCard) -> bool:
+    """Whether a model or adapter can be used without fetching anything."""
+    return cached(card, want="adapter" if isinstance(card, AdapterCard) else "model") is not None
 
 
 def _header(path: Path) -> GGUFHeader | None:

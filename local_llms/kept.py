@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from local_llms.catalog import find_model
-from local_llms.errors import ModelNotFound
-from local_llms.hub import PREFIX, KeptModel, kept_model, kept_models, parse_hub_name, remove_unfinished
+from local_llms.catalog import list_adapters, list_models
+from local_llms.hub import PREFIX, KeptModel, kept_model, kept_models, parse_hub_name, remove_unfinished, size_of
 from local_llms.resolve import ModelName, find_source
 
-__all__ = ["KeptModel", "find_kept", "kept_models", "pull", "remove", "remove_unfinished"]
+__all__ = ["KeptModel", "find_kept", "kept_models", "pull", "remove", "remove_unfinished", "size_of"]
 
 
 def pull(model: ModelName | None = None) -> Path:
-    """Fetch what ``load_model`` would load, and return the verified file. Loads nothing.
+    """Fetch what ``load_model`` would load, and return the verified file or folder. Loads nothing.
 
-    The hub is asked for a newer version, which ``load_model`` does only for a file that is not here. Raises
-    ModelNotFound, DownloadError, MissingDependency or ModelFileError.
+    Of an adapter of the catalog it is the adapter alone: its base is a model of its own. The hub is asked for a newer
+    version, which ``load_model`` does only for a file that is not here. Raises ModelNotFound, DownloadError,
+    MissingDependency or ModelFileError.
     """
-    return find_source(model, None).path(refresh=True)
+    source = find_source(model, None)
+    adapter = source.adapter_path(refresh=True)
+    return source.path(refresh=True) if adapter is None else adapter
 
 
 def find_kept(name: str) -> list[KeptModel]:
@@ -26,11 +28,8 @@ def find_kept(name: str) -> list[KeptModel]:
     if name.startswith(PREFIX):
         parse_hub_name(name)
         return kept_model(name)
-    try:
-        sources = find_model(name).sources
-    except ModelNotFound:
-        sources = ()
-    return kept_model(name, sources)
+    cards = [card for card in (*list_models(), *list_adapters()) if card.name == name]
+    return kept_model(name, cards[0].sources if cards else ())
 
 
 def remove(name: str) -> int:

@@ -26,6 +26,7 @@ from local_llms.catalog import ModelCard, find_family, find_template
 from local_llms.constraints import CONSTRAINTS, SchemaLike, constraint_of, heed
 from local_llms.engine import Engine, EngineStats, Request, Stream, Turns
 from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
+from local_llms.hub import size_of
 from local_llms.options import CallOptions, LoadingOptions, parse_options
 from local_llms.pool import SharedEngine, Weights, pool
 from local_llms.prompts import MessageLike, Preview, Prompt, check_not_empty, encode, preview, render, text_of
@@ -70,7 +71,9 @@ class ModelInfo:
 def load_model(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> LoadedModel:
     """Load a model, or share it with whoever has loaded it with equal options.
 
-    ``model``: a name of the catalog (fetched at the first use), a file, or None for the small default model.
+    ``model``: a name of the catalog (fetched at the first use), a place on the Hugging Face hub (``"hf:org/repo"``,
+    ``"hf:org/repo:file"``), a file or folder, or None for the small default model. An adapter's name loads its base
+    with it.
     ``family``: the family whose prompt format to use. ``loading``: the fields of ``LoadingOptions``.
 
     Raises ModelNotFound, ModelFileError, MissingDependency, DownloadError, OptionError or UnknownOption.
@@ -93,12 +96,16 @@ class LoadedModel:
         if options.template is not None:
             find_template(options.template)
         source = find_source(model, family)
+        if source.adapter is not None and options.adapter is not None:
+            raise OptionError(
+                f"{source.name} is an adapter itself. To use another one, name its base, {source.adapter.base}, as the model."
+            )
         self._card: ModelCard | None = source.card
         path = source.path()
         load = LoadOptions(
             **{name: getattr(options, name) for name in LoadOptions.__dataclass_fields__ if name != "adapter"}
         )
-        self._adapter = None if options.adapter is None else adapter_path(options.adapter)
+        self._adapter = source.adapter_path() if options.adapter is None else adapter_path(options.adapter)
         weights = Weights.of(path, options.backend, load, options.max_queue, options.idle_unload)
         self._shared: SharedEngine = pool.acquire(weights)
         self._hold = weakref.finalize(self, pool.drop, self._shared)
@@ -343,7 +350,7 @@ class LoadedModel:
             architecture=info.architecture,
             parameters=info.parameters or (card.parameters if card else 0),
             quantization=info.quantization,
-            size=path.stat().st_size,
+            size=size_of(path),
             context_length=info.context_length,
             trained_context_length=info.trained_context_length,
             template=chosen.template.name if chosen else None,

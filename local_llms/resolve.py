@@ -10,14 +10,17 @@ from pathlib import Path
 
 from local_llms.backends.base import BackendInfo
 from local_llms.catalog import (
+    AdapterCard,
     Family,
     HubSource,
     ModelCard,
     Template,
     default_model,
+    find_adapter,
     find_family,
     find_model,
     find_template,
+    list_adapters,
     list_models,
 )
 from local_llms.errors import AdapterError, ModelFileError, ModelNotFound
@@ -36,13 +39,15 @@ _logger = logging.getLogger("local_llms")
 class ModelSource:
     """A model's name, understood: where its file is, and what the catalog knows of it.
 
-    ``hub`` is its place on the Hugging Face hub where it was named by that.
+    ``hub`` is its place on the Hugging Face hub where it was named by that. ``adapter``: an adapter's name was given,
+    and means its base together with it: then ``card`` tells of the two together.
     """
 
     name: str
     card: ModelCard | None
     file: Path | None
     hub: HubName | None = None
+    adapter: AdapterCard | None = None
 
     def path(self, *, refresh: bool = False) -> Path:
         """The local file, fetched where it is not here yet. Raises DownloadError or ModelFileError.
@@ -54,15 +59,22 @@ class ModelSource:
             _say_once(self.card.name, self.card.licence)
         if self.hub is not None:
             return fetch_named(self.hub, refresh=refresh)
-        if self.card is not None:
-            return fetch(self.card, refresh=refresh)
-        return self._own_file()
+        weights = self._weights()
+        return self._own_file() if weights is None else fetch(weights, refresh=refresh)
+
+    def adapter_path(self, *, refresh: bool = False) -> Path | None:
+        """The local folder or file of the adapter, fetched where it is not here yet; None where there is none."""
+        return None if self.adapter is None else fetch(self.adapter, refresh=refresh, want="adapter")
 
     def here(self) -> Path | None:
         """The local file; None where it would have to be fetched. Raises ModelFileError for a missing file."""
         if self.hub is not None:
             return cached_named(self.hub)
-        return cached(self.card) if self.card is not None else self._own_file()
+        weights = self._weights()
+        return self._own_file() if weights is None else cached(weights)
+
+    def _weights(self) -> ModelCard | None:
+        return self.card if self.adapter is None else find_model(self.adapter.base)
 
     def _own_file(self) -> Path:
         if self.file is None:
@@ -88,7 +100,8 @@ class ChosenTemplate:
 def find_source(model: ModelName | None, family: str | None) -> ModelSource:
     """Understand ``model=``: a name of the catalog, ``hf:org/repo:file``, a file, or None for the default model.
 
-    Reads no weights and fetches nothing. Raises ModelNotFound, or OptionError for a wrong name after ``hf:``.
+    An adapter's name means its base together with it. Reads no weights and fetches nothing. Raises ModelNotFound, or
+    OptionError for a wrong name after ``hf:``.
     """
     if model is None:
         if family is not None and find_model(default_model()).family != family:
@@ -102,22 +115,63 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
         return ModelSource(os.fspath(model), None, Path(model))
     if model.startswith(PREFIX):
         name = parse_hub_name(model)
-        return ModelSource(model, _card_of(name), None, name)
-    try:
-        return ModelSource(model, find_model(model), None)
-    except ModelNotFound:
-        path = Path(model).expanduser()
-        if os.sep in model or model.startswith(("~", ".")) or path.suffix == ".gguf" or path.exists():
-            return ModelSource(model, None, path)
-        raise
+        card = _card_of(name)
+        adapter = _adapter_at(name) if card is None else None
+        return ModelSource(model, card, None, name) if adapter is None else _over_its_base(model, adapter)
+    models = {card.name: card for card in list_models()}
+    adapters = {card.name: card for card in list_adapters()}
+    if model in models:
+        return ModelSource(model, models[model], None)
+    if model in adapters:
+        return _over_its_base(model, adapters[model])
+    path = Path(model).expanduser()
+    if os.sep in model or model.startswith(("~", ".")) or path.suffix == ".gguf" or path.exists():
+        return ModelSource(model, None, path)
+    raise ModelNotFound("model", model, [*models, *adapters])
 
 
 def adapter_path(adapter: str) -> Path:
-    """Understand ``adapter=``: the path of a folder or file. Raises AdapterError."""
+    """The folder or file that ``adapter=`` means: a path, ``hf:org/repo``, or a name of the catalog.
+
+    It is fetched where it is not here yet. Raises AdapterError where there is none, OptionError for a wrong name after
+    ``hf:``, and what ``fetch`` raises.
+    """
+    if adapter.startswith(PREFIX):
+        return fetch_named(parse_hub_name(adapter), want="adapter").absolute()
     path = Path(adapter).expanduser()
-    if not path.exists():
-        raise AdapterError(f"There is no adapter {adapter}. Give the path of a PEFT folder or of a GGUF adapter.")
-    return path.resolve()
+    if path.exists():
+        return path.resolve()
+    try:
+        card = find_adapter(adapter)
+    except ModelNotFound as error:
+        raise AdapterError(
+            f"{error} Give the path of a PEFT folder or of a GGUF adapter, hf:organisation/repository, or a name of "
+            "the catalog."
+        ) from None
+    if card.commercial_use == "no":
+        _say_once(card.name, card.licence)
+    return fetch(card, want="adapter").absolute()
+
+
+def _over_its_base(name: str, adapter: AdapterCard) -> ModelSource:
+    told = ("name", "family", "template", "sampling", "licence", "commercial_use", "licence_source", "notes")
+    together = find_model(adapter.base).model_copy(update={key: getattr(adapter, key) for key in told})
+    return ModelSource(name, together, None, adapter=adapter)
+
+
+def _adapter_at(name: HubName) -> AdapterCard | None:
+    """The catalog's adapter in that repository."""
+    return next(
+        (
+            card
+            for card in list_adapters()
+            for source in card.sources
+            if isinstance(source, HubSource)
+            and source.repository.lower() == name.repository.lower()
+            and source.file == name.file
+        ),
+        None,
+    )
 
 
 def _card_of(name: HubName) -> ModelCard | None:

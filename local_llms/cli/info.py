@@ -24,6 +24,7 @@ def info(
         pairs(
             [
                 ("model", about.name),
+                ("adapter", about.adapter),
                 ("file", here),
                 ("size", size_text(about.size)),
                 ("makes", {"generate": "text", "embed": "vectors"}[about.kind]),

@@ -10,6 +10,10 @@ from local_llms.cli.console import count_text, out, size_text
 from local_llms.errors import OptionError, suggestion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from local_llms.catalog.schema import CommercialUse
 
 
@@ -18,18 +22,24 @@ def list_(
     commercial_use: Annotated[
         str | None, typer.Option("--commercial-use", help="Only models with this: yes, no, conditional, unknown.")
     ] = None,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="The adapters instead, each of which changes what a model does.")
+    ] = False,
 ) -> None:
-    """List the models that can be loaded by name."""
-    from rich.table import Table
+    """List the models that can be loaded by name, or the adapters."""
+    if adapters:
+        _adapters(family, _commercial_use(commercial_use))
+    else:
+        _models(family, _commercial_use(commercial_use))
 
+
+def _models(family: str | None, commercial_use: CommercialUse | None) -> None:
     from local_llms.about import is_here
-    from local_llms.catalog import default_model, list_models
+    from local_llms.catalog import default_model, list_adapters, list_models
 
     defaults = {default_model("generate"), default_model("embed")}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", "family", "makes", "weights", "size", "licence", "commercial use", "here"):
-        table.add_column(title, no_wrap=title == "model", overflow="fold")
-    for card in list_models(family=family, commercial_use=_commercial_use(commercial_use)):
+    table = _table("model", "family", "makes", "weights", "size", "licence", "commercial use", "here")
+    for card in list_models(family=family, commercial_use=commercial_use):
         table.add_row(
             card.name + (" *" if card.name in defaults else ""),
             card.family,
@@ -38,10 +48,41 @@ def list_(
             size_text(card.size),
             card.licence,
             card.commercial_use,
-            "yes" if is_here(card) else "no",
+            _here(card.sources, is_here(card)),
         )
     out().print(table)
     out().print("* taken when no model is named. A model that is not here is fetched at its first use.", style="dim")
+    count = len(list_adapters(family=family, commercial_use=commercial_use))
+    if count:
+        out().print(f"There are adapters too, {count} of them: local-llms list --adapters.", style="dim")
+
+
+def _adapters(family: str | None, commercial_use: CommercialUse | None) -> None:
+    from local_llms.about import is_here
+    from local_llms.catalog import list_adapters
+
+    table = _table("adapter", "over", "family", "licence", "commercial use", "here")
+    for card in list_adapters(family=family, commercial_use=commercial_use):
+        here = _here(card.sources, is_here(card))
+        table.add_row(card.name, card.base, card.family, card.licence, card.commercial_use, here)
+    out().print(table)
+    out().print(
+        "Use one with adapter= over any copy of its base, or as a model: the base is then loaded with it.", style="dim"
+    )
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (first, *others):
+        table.add_column(title, no_wrap=title == first, overflow="fold")
+    return table
+
+
+def _here(sources: Sequence[object], here: bool) -> str:
+    """Whether the files are here; "by hand" where they cannot be fetched: local-llms info then says more."""
+    return "yes" if here else "no" if sources else "by hand"
 
 
 def _commercial_use(value: str | None) -> CommercialUse | None:

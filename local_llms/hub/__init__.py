@@ -6,6 +6,7 @@ from local_llms.hub.gguf_check import check_gguf
 from local_llms.hub.inventory import KeptModel, kept_model, kept_models, remove_unfinished
 from local_llms.hub.names import PREFIX, HubName, parse_hub_name
 from local_llms.hub.progress import Progress
+from local_llms.hub.storage import size_of
 
 __all__ = [
     "PREFIX",
@@ -25,4 +26,5 @@ __all__ = [
     "parse_hub_name",
     "read_header",
     "remove_unfinished",
+    "size_of",
 ]

@@ -27,6 +27,12 @@ def storage_errors(name: str, folder: Path, variable: str = "HF_HOME") -> Iterat
         ) from error
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def no_room(name: str, folder: Path, what: str, variable: str = "HF_HOME") -> DownloadError:
     """The error for a disk that has too little room."""
     return DownloadError(
