@@ -219,8 +219,8 @@ def _capped(
     softcap: float,
 ) -> torch.Tensor:
     """Attention with soft capping of the scores (Gemma 2), which torch's own function does not have."""
-    scores = torch.matmul(query, key.transpose(-1, -2).to(query.dtype)) * scale
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
     scores = softcap * torch.tanh(scores / softcap)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return torch.matmul(scores.softmax(-1, dtype=torch.float32).to(query.dtype), value.to(query.dtype))
+    return torch.matmul(scores.softmax(-1, dtype=torch.float32).to(query.dtype), value)

@@ -53,11 +53,15 @@ class Cells:
         self._references[cells] -= 1
         self._free += int((self._references[cells] == 0).sum())
 
+    def alone(self, sequence: int, first: int) -> NDArray[np.bool_]:
+        """Of a sequence's cells from ``first`` on, which ones no other sequence holds."""
+        return self._references[self._held[sequence][first:]] == 1
+
     def extend(self, sequence: int, first: int, cells: CellIds) -> None:
-        """Make a sequence hold its first ``first`` cells and then ``cells``, which were taken for it."""
+        """Make a sequence hold its first ``first`` cells and then ``cells``: taken for it, or its own from there on."""
         held = self._held[sequence]
         if first < len(held):
-            self.give_back(held[first:])
+            self.give_back(held[first:][~np.isin(held[first:], cells)])
         self._held[sequence] = np.concatenate((held[:first], cells))
 
     def share(self, source: int, target: int, length: int) -> None:

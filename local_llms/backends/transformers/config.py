@@ -111,8 +111,8 @@ def library_config(config: dict[str, Any], path: Path) -> Any:
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
         raise UnsupportedFeature(
-            f"{path}: the installed transformers library has no architecture {kind!r}, and code from a model's folder is "
-            "never run. Look for a version of the model in a format that is known, such as GGUF."
+            f"{path}: the installed transformers library has no architecture {kind!r}, and code from a model's folder "
+            "is never run. Look for a version of the model in a format that is known, such as GGUF."
         )
     try:
         return CONFIG_MAPPING[kind].from_dict(config)

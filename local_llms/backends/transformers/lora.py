@@ -74,8 +74,8 @@ def read_lora(path: Path, network: Network) -> LoraAdapter:
     if adapter.whole:
         name = next(iter(adapter.whole))
         raise AdapterError(
-            f"{path} replaces whole weights of the model ({name}), such as those of a larger vocabulary. It is no change "
-            "for single requests: give it when the model is loaded, load_model(…, adapter=…)."
+            f"{path} replaces whole weights of the model ({name}), such as those of a larger vocabulary. It is no "
+            "change for single requests: give it when the model is loaded, load_model(…, adapter=…)."
         )
     return LoraAdapter(low_ranks(adapter, network.module))
 

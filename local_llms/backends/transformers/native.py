@@ -53,6 +53,10 @@ class NativeNetwork:
         """See ``Network.place``."""
         return causal(held, new)
 
+    def settled(self, ids: Sequence[int]) -> bool:
+        """See ``Network.settled``."""
+        return True
+
     def forward(
         self, ids: torch.Tensor, positions: torch.Tensor, attention: Attention, rows: torch.Tensor
     ) -> torch.Tensor:

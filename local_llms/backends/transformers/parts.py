@@ -63,6 +63,16 @@ class Vocabulary(Protocol):
         """The Jinja template that the tokenizer's files carry."""
         ...
 
+    @property
+    def prompt_prefix(self) -> tuple[int, ...]:
+        """Special tokens that the model expects in front of every prompt, where they are more than a BOS."""
+        ...
+
+    @property
+    def prompt_suffix(self) -> tuple[int, ...]:
+        """Special tokens that it expects behind every prompt."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text: no BOS, and none of ``special_tokens``. A lone surrogate counts as U+FFFD."""
         ...
@@ -180,6 +190,13 @@ class Network(Protocol):
         """Where ``new`` tokens of a sequence that holds ``held`` stand; ``causal`` for an ordinary model."""
         ...
 
+    def settled(self, ids: Sequence[int]) -> bool:
+        """Whether the keys and values of a sequence's first tokens stay as they are, whatever follows.
+
+        Always true of an ordinary model. Where it is not, they are computed when a row is asked for, and again later.
+        """
+        ...
+
     def forward(
         self, ids: torch.Tensor, positions: torch.Tensor, attention: Attention, rows: torch.Tensor
     ) -> torch.Tensor:
@@ -210,11 +227,13 @@ AdapterReader = Callable[[Path, Network], LoadedAdapter | None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A loaded model. Network and vocabulary, and what the checkpoint says of them.
+    """A loaded model: network and vocabulary, and what the checkpoint says of them.
 
-    ``parameters``: the number of weights. ``longest_context``: the most positions that the network can tell apart; None
-    where that has no bound. ``adapter_readers`` are asked before the reader of PEFT folders. ``end_ids`` are those that the model's own
-    configuration names; the vocabulary's count as well.
+    - ``parameters``: the number of weights.
+    - ``longest_context``: the most positions that the network can tell apart; None where that has no bound.
+    - ``end_ids``: those that the model's own configuration names; the vocabulary's count as well.
+    - ``adapter_readers`` are asked before the reader of PEFT folders.
+    - ``template``, ``bidirectional_until``, ``vocabulary_name``: as in ``BackendInfo``, the last as ``vocabulary``.
     """
 
     network: Network
@@ -227,8 +246,10 @@ class Parts:
     quantization: str = ""
     end_ids: frozenset[int] = frozenset()
     batch_tokens: int = 512
-    can_cut: bool = True
     adapter_readers: Sequence[AdapterReader] = field(default=())
+    template: str | None = None
+    bidirectional_until: int | None = None
+    vocabulary_name: str = ""
 
 
 class Layout(Protocol):

@@ -21,12 +21,17 @@ from local_llms.errors import DecodeError
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What one chunk makes the network compute: the tokens from ``placement.first`` on, in cells of their own."""
+    """What one chunk needs: the tokens from ``first`` on, all of them in ``cells``, of which ``taken`` are new.
+
+    They are computed as ``placement`` says; None where that can wait.
+    """
 
     chunk: Chunk
+    first: int
     tokens: Sequence[int]
-    placement: Placement
     cells: CellIds
+    taken: CellIds
+    placement: Placement | None
 
 
 class Sequences:
@@ -38,6 +43,8 @@ class Sequences:
         self._store = store
         self._cells = Cells(info.cache_tokens, info.max_sequences)
         self._tokens: list[list[int]] = [[] for _ in range(info.max_sequences)]
+        # Of each sequence's tokens, how many have their keys and values in its cells.
+        self._computed = [0] * info.max_sequences
         self._interrupted = threading.Event()
 
     def decode(self, chunks: Sequence[Chunk], adapter: LoadedAdapter | None = None, scale: float = 1.0) -> Logits:
@@ -51,12 +58,14 @@ class Sequences:
             logits = self._compute(pieces, adapter, scale)
         except BaseException:
             for piece in pieces:
-                self._cells.give_back(piece.cells)
+                self._cells.give_back(piece.taken)
             raise
         for piece in pieces:
             sequence = piece.chunk.sequence
-            self._cells.extend(sequence, piece.placement.first, piece.cells)
+            self._cells.extend(sequence, piece.first, piece.cells)
             self._tokens[sequence].extend(piece.chunk.tokens)
+            if piece.placement is not None:
+                self._computed[sequence] = len(self._tokens[sequence])
         return logits
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -71,6 +80,7 @@ class Sequences:
             )
         self._cells.share(source, target, length)
         self._tokens[target] = self._tokens[source][:length]
+        self._computed[target] = self._lasting(source, length)
 
     def cut(self, sequence: int, length: int) -> None:
         """See ``Backend.cut``. Raises ValueError where it is not possible."""
@@ -80,6 +90,7 @@ class Sequences:
             raise ValueError(f"cannot cut sequence {sequence}, which holds {held} tokens, to {length}")
         if length < held:
             self._cells.cut(sequence, length)
+            self._computed[sequence] = self._lasting(sequence, length)
             del self._tokens[sequence][length:]
 
     def free(self, sequence: int) -> None:
@@ -90,27 +101,57 @@ class Sequences:
         """Make a running ``decode`` end at its next layer. May be called from any thread."""
         self._interrupted.set()
 
+    def _lasting(self, sequence: int, length: int) -> int:
+        """Of a sequence's first tokens, how many have the keys and values that they have without the rest."""
+        tokens, computed = self._tokens[sequence], self._computed[sequence]
+        return min(computed, length) if length == len(tokens) or self._network.settled(tokens[:length]) else 0
+
     def _place(self, chunks: Sequence[Chunk]) -> list[_Piece]:
-        """Where all tokens stand, and cells for them. Raises CacheFull."""
-        placements = [self._network.place(self._tokens[chunk.sequence], chunk.tokens) for chunk in chunks]
+        """Where all tokens stand, and cells for them. Raises CacheFull, and changes nothing then."""
+        placements = [self._placement(chunk) for chunk in chunks]
+        firsts = [
+            len(self._tokens[chunk.sequence]) if placement is None else placement.first
+            for chunk, placement in zip(chunks, placements, strict=True)
+        ]
+        # What is computed again may be so in place, unless another sequence has it too.
+        alone = [self._cells.alone(chunk.sequence, first) for chunk, first in zip(chunks, firsts, strict=True)]
         wanted = [
-            (chunk.sequence, len(placement.positions)) for chunk, placement in zip(chunks, placements, strict=True)
+            (chunk.sequence, len(chunk.tokens) + int((~own).sum())) for chunk, own in zip(chunks, alone, strict=True)
         ]
-        cells = self._cells.take(wanted)
-        return [
-            _Piece(chunk, [*self._tokens[chunk.sequence][placement.first :], *chunk.tokens], placement, taken)
-            for chunk, placement, taken in zip(chunks, placements, cells, strict=True)
-        ]
+        pieces: list[_Piece] = []
+        for chunk, placement, first, own, taken in zip(
+            chunks, placements, firsts, alone, self._cells.take(wanted), strict=True
+        ):
+            sequence = chunk.sequence
+            cells = np.concatenate((self._cells.of(sequence)[first:], taken[: len(chunk.tokens)]))
+            cells[: len(own)][~own] = taken[len(chunk.tokens) :]
+            # Whatever happens from here on, what stood there is lost.
+            self._computed[sequence] = min(self._computed[sequence], first)
+            tokens = [*self._tokens[sequence], *chunk.tokens][first:]
+            pieces.append(_Piece(chunk, first, tokens, cells, taken, placement))
+        return pieces
+
+    def _placement(self, chunk: Chunk) -> Placement | None:
+        """Where a chunk stands, with what has not been computed of its sequence yet; None where computing can wait."""
+        held, computed = self._tokens[chunk.sequence], self._computed[chunk.sequence]
+        if chunk.logits == "none" and not self._network.settled([*held, *chunk.tokens]):
+            return None
+        if computed == len(held):
+            return self._network.place(held, chunk.tokens)
+        return self._network.place(held[:computed], [*held[computed:], *chunk.tokens])
 
     @torch.inference_mode()
     def _compute(self, pieces: Sequence[_Piece], adapter: LoadedAdapter | None, scale: float) -> Logits:
+        placed = [(piece, piece.placement) for piece in pieces if piece.placement is not None]
+        if not placed:
+            return np.empty((0, self._info.vocabulary_size), np.float32)
         spans: list[Span] = []
         rows: list[int] = []
         start = 0
-        for piece in pieces:
+        for piece, placement in placed:
             stop = start + len(piece.tokens)
-            kept = self._cells.of(piece.chunk.sequence)[: piece.placement.first]
-            spans.append(Span(start, stop, np.concatenate((kept, piece.cells)), piece.placement.sees))
+            kept = self._cells.of(piece.chunk.sequence)[: piece.first]
+            spans.append(Span(start, stop, np.concatenate((kept, piece.cells)), placement.sees))
             if piece.chunk.logits == "all":
                 rows.extend(range(stop - len(piece.chunk.tokens), stop))
             elif piece.chunk.logits == "last":
@@ -118,11 +159,11 @@ class Sequences:
             start = stop
         prefix = adapter.prefix if adapter is not None else None
         attention = PackedAttention(
-            self._store, spans, np.concatenate([piece.cells for piece in pieces]), prefix, self._interrupted.is_set
+            self._store, spans, np.concatenate([piece.cells for piece, _ in placed]), prefix, self._interrupted.is_set
         )
         device = self._store.device
-        ids = torch.tensor([token for piece in pieces for token in piece.tokens], device=device)
-        positions = torch.from_numpy(np.concatenate([piece.placement.positions for piece in pieces])).to(device)
+        ids = torch.tensor([token for piece, _ in placed for token in piece.tokens], device=device)
+        positions = torch.from_numpy(np.concatenate([placement.positions for _, placement in placed])).to(device)
         wanted = torch.tensor(rows or [0], device=device)
         with _failures(), _active(adapter, scale):
             logits = self._network.forward(ids, positions, attention, wanted)

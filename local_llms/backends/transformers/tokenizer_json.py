@@ -34,7 +34,11 @@ class JsonVocabulary:
         self.size = 1 + max([*table.values(), *added], default=-1)
         ids = {**table, **{entry.text: token for token, entry in added.items()}}
         self.special_tokens: Mapping[str, int] = {entry.text: token for token, entry in self._marks.items()}
-        frame = _first_special(spec.get("post_processor"))
+        before = _in_front(spec.get("post_processor"))
+        # A single token in front is a BOS; several are more than that.
+        frame = before[0] if len(before) == 1 else None
+        self.prompt_prefix = tuple(ids[text] for text in before if text in ids) if len(before) > 1 else ()
+        self.prompt_suffix: tuple[int, ...] = ()
         bos = facts.bos if facts.bos in ids else frame
         self.bos_id = ids.get(bos) if bos is not None else None
         framed = frame is not None and ids.get(frame) == self.bos_id
@@ -129,19 +133,23 @@ def _unknown(spec: Mapping[str, Any], ids: Mapping[str, int]) -> int | None:
     return ids.get(text) if isinstance(text, str) else None
 
 
-def _first_special(processor: Any) -> str | None:
-    """The token that a post-processor puts in front of a single text."""
+def _in_front(processor: Any) -> list[str]:
+    """The special tokens that a post-processor puts in front of a single text."""
     if not isinstance(processor, dict):
-        return None
+        return []
     for step in processor.get("processors") or ():
-        found = _first_special(step)
-        if found is not None:
+        found = _in_front(step)
+        if found:
             return found
     single = processor.get("single")
-    first = single[0] if isinstance(single, list) and single else None
-    mark = first.get("SpecialToken") if isinstance(first, dict) else None
-    text = mark.get("id") if isinstance(mark, dict) else None
-    return text if isinstance(text, str) else None
+    found = []
+    for item in single if isinstance(single, list) else ():
+        mark = item.get("SpecialToken") if isinstance(item, dict) else None
+        text = mark.get("id") if isinstance(mark, dict) else None
+        if not isinstance(text, str):
+            break
+        found.append(text)
+    return found
 
 
 def _plain(spec: dict[str, Any], marks: Mapping[int, AddedToken], source: Path) -> Tokenizer:

@@ -61,6 +61,8 @@ class SentencePieceVocabulary:
         self.end_ids = frozenset() if eos is None else frozenset({eos})
         self.eos_text = self._marks[eos].text if eos in self._marks else ""
         self.chat_template = facts.chat_template
+        self.prompt_prefix: tuple[int, ...] = ()
+        self.prompt_suffix: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, folder: Path) -> SentencePieceVocabulary:

@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint's folder: found, checked against their own headers, and opened without being read."""
+"""The weight files of a checkpoint's folder: found, checked by their headers, and mapped instead of read."""
 
 from __future__ import annotations
 
