@@ -52,8 +52,8 @@ class CTransformersBackend:
             child.kill()
             child.close()
             raise ModelLoadError(
-                f"ctransformers sees {child.vocabulary} tokens in {header.path} and a context of {child.context}; there "
-                f"are {vocabulary.size}, and {decided.context} were asked for."
+                f"ctransformers sees {child.vocabulary} tokens in {header.path}, which has {vocabulary.size}, and a "
+                f"context of {child.context}, where {decided.context} was asked for."
             )
         step = facts.STEP_TOKENS[header.kind]
         return cls(child, info, vocabulary, Sequences(child, info, step=step, threads=decided.threads))

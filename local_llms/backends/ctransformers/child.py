@@ -28,8 +28,8 @@ import json
 import os
 import queue
 import struct
-import sys
 import threading
+from typing import Any, NoReturn
 
 HEAD = struct.Struct("<cI")
 EVALUATE = struct.Struct("<5i")
@@ -68,7 +68,7 @@ class Model:
         self.context = self._function("context_length", ctypes.c_int, ctypes.c_void_p)(self._handle)
         self.vocabulary = self._function("vocab_size", ctypes.c_int, ctypes.c_void_p)(self._handle)
 
-    def _function(self, name: str, result: object, *arguments: object) -> ctypes._NamedFuncPointer:
+    def _function(self, name: str, result: Any, *arguments: Any) -> Any:
         function = getattr(self._library, f"ctransformers_llm_{name}")
         function.restype, function.argtypes = result, arguments
         return function
@@ -116,7 +116,7 @@ def listen(requests: queue.SimpleQueue[tuple[bytes, bytes]]) -> None:
         requests.put((letter, data))
 
 
-def serve() -> None:
+def serve() -> NoReturn:
     """Answer one request after the other."""
     # What the library prints goes where errors go: the answers have a way of their own.
     answers = os.dup(1)
@@ -141,4 +141,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve())
+    serve()
