@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -62,18 +63,37 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token that was possible at one place of an answer, and the natural logarithm of its probability there.
+
+    ``data`` are the bytes that it would have added to the text; of a special token, its marker's.
+    """
+
+    token_id: int
+    logprob: float
+    data: bytes
+
+    @property
+    def text(self) -> str:
+        """``data`` as text; bytes that are no whole character become U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One sampled token.
 
     ``text`` is what this token added to the answer. It is empty while a multi-byte character is incomplete or while
     the text may still become a stop string; a later event then carries it. ``logprob`` is the natural logarithm of the
-    token's probability under the model, before temperature and cuts; None unless it was asked for.
+    token's probability under the model, before temperature and cuts; None unless it was asked for. ``top_logprobs`` are
+    the most probable tokens at this place, the most probable first; empty unless they were asked for.
     """
 
     index: int
     token_id: int
     text: str
     logprob: float | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +132,8 @@ class Completion:
 
     ``token_ids`` are all tokens sampled, an end token included; ``text`` is without end token and stop string.
     ``finish_reason`` is "stop" (the model ended, or a stop string came: then ``stop_match`` is that string) or "length"
-    (``max_tokens``, or the context is full). ``token_logprobs`` is empty unless they were asked for.
+    (``max_tokens``, or the context is full). ``token_logprobs`` and ``top_logprobs``, one entry per token, are empty
+    unless they were asked for. ``dropped_messages`` are those that were left out so that the prompt fits.
     """
 
     text: str
@@ -122,3 +143,28 @@ class Completion:
     timings: Timings
     stop_match: str | None = None
     token_logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
+    dropped_messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How probable a text is under a model.
+
+    ``token_logprobs`` has the natural logarithm of each token's probability after those before it, one per token; the
+    first is None where nothing precedes it, not even a BOS token.
+    """
+
+    token_ids: tuple[int, ...]
+    token_logprobs: tuple[float | None, ...]
+
+    @property
+    def logprob(self) -> float:
+        """The logarithm of the whole text's probability, the first token's left out where it has none."""
+        return sum(logprob for logprob in self.token_logprobs if logprob is not None)
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the mean negative log-probability of a token; infinite where no token has one."""
+        known = sum(logprob is not None for logprob in self.token_logprobs)
+        return math.exp(-self.logprob / known) if known else math.inf

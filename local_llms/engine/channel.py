@@ -27,6 +27,8 @@ class Channel:
         self._outcomes: list[Outcome] = []
         self._wakes_for_tokens: deque[Wake] = deque()
         self._wakes_for_outcome: deque[Wake] = deque()
+        self.watched = False
+        """Whether somebody reads the tokens as they come, and does not only wait for the whole answer."""
 
     def push(self, event: TokenEvent) -> None:
         """Add a token."""
@@ -53,6 +55,7 @@ class Channel:
 
     def call_when_ready(self, wake: Wake, *, for_tokens: bool) -> None:
         """Have ``wake`` called once, soon, when there is an outcome or (``for_tokens``) a token."""
+        self.watched = self.watched or for_tokens
         wakes = self._wakes_for_tokens if for_tokens else self._wakes_for_outcome
         wakes.append(wake)
         # Whatever came just before that line found nobody to wake.

@@ -125,7 +125,9 @@ class Engine:
         if not request.prompt_ids:
             raise EmptyPrompt("The prompt is empty. Give it some text.")
         room = room_for(info)
-        if len(request.prompt_ids) >= room:
+        if request.score and len(request.prompt_ids) > room:
+            raise ContextOverflow(len(request.prompt_ids), room, "Score the text in parts.")
+        if len(request.prompt_ids) >= room and not request.score:
             hint = (
                 f"Shorten it, or load the model with a larger context_length (it was trained with "
                 f"{info.trained_context_length})."

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from local_llms.backends.base import BackendInfo
+from local_llms.backends.base import BackendInfo, Chunk
 from local_llms.engine.channel import Channel
+from local_llms.engine.logprobs import Likely, log_probabilities
 from local_llms.engine.request import Request, Sequence, room_for
 from local_llms.engine.sampler import Allowed, Sampler
 from local_llms.engine.text import TextAssembler
 from local_llms.errors import AnswerCut, ConstraintError
-from local_llms.types import Completion, FinishReason, Timings, TokenEvent, Usage
+from local_llms.types import Completion, FinishReason, Timings, TokenEvent, TokenLogprob, Usage
+
+TokenLogprobs = tuple[float, tuple[TokenLogprob, ...]]
 
 
 class Job:
@@ -22,7 +26,7 @@ class Job:
         """``now`` is the time of submission."""
         self.request = request
         self.channel = Channel()
-        self.sequence = Sequence(len(request.prompt_ids), list(request.prompt_ids), request.adapter)
+        self.sequence = Sequence(len(request.prompt_ids), list(request.prompt_ids), request.adapter, request.score)
         self.sampler = Sampler(request.params, request.prompt_ids)
         self.matcher = None if request.constraint is None else request.constraint.matcher(request.end_ids)
         self.stuck: ConstraintError | None = None
@@ -33,6 +37,8 @@ class Job:
         self._limit = min(request.params.max_tokens or room, room)
         self._pieces: list[str] = []
         self._logprobs: list[float] = []
+        self._likely = Likely(request.top_logprobs, token_bytes, info.special_tokens) if request.logprobs else None
+        self._top_logprobs: list[tuple[TokenLogprob, ...]] = []
         self._submitted = now
         self.started: float | None = None
         self._first_token: float | None = None
@@ -52,8 +58,25 @@ class Job:
             self.stuck = error
             return np.zeros(self._vocabulary_size, dtype=np.bool_)
 
-    def accept(self, token: int, logprob: float | None, now: float) -> Completion | AnswerCut | None:
+    def score(self, rows: NDArray[np.float32], chunk: Chunk) -> None:
+        """Take the logits after each token of a chunk of a text that is scored."""
+        following = self.sequence.tokens[chunk.start + 1 : chunk.start + 1 + len(chunk.tokens)]
+        # What was computed before the request was preempted comes again.
+        del self._logprobs[chunk.start :]
+        self._logprobs += log_probabilities(rows[: len(following)], following)
+
+    def scored(self, now: float) -> Completion:
+        """The outcome of a text that is scored: no answer; one log-probability for each token after the first."""
+        return self._completion("length", now)
+
+    def look(self, row: NDArray[np.float32], token: int) -> TokenLogprobs | None:
+        """The log-probability of a sampled token and what else was likely, where that is wanted."""
+        return None if self._likely is None or token < 0 else self._likely.of(row, token)
+
+    def accept(self, token: int, seen: TokenLogprobs | None, now: float) -> Completion | AnswerCut | None:
         """Take the sampled token and send its event; returns the outcome where this was the last one.
+
+        ``seen``: what ``look`` gave for it.
 
         Raises ConstraintError where the answer's grammar has become too complex to go on.
         """
@@ -81,9 +104,11 @@ class Job:
                 text += self._text.finish()
         if text:
             self._pieces.append(text)
+        logprob, likely = (None, ()) if seen is None else seen
         if logprob is not None:
             self._logprobs.append(logprob)
-        self.channel.push(TokenEvent(index, token, text, logprob))
+            self._top_logprobs += [likely] if self.request.top_logprobs else []
+        self.channel.push(TokenEvent(index, token, text, logprob, likely))
         if reason is None:
             return None
         completion = self._completion(reason, now)
@@ -107,4 +132,6 @@ class Job:
             ),
             stop_match=self._text.stop_match,
             token_logprobs=tuple(self._logprobs),
+            top_logprobs=tuple(self._top_logprobs),
+            dropped_messages=self.request.dropped_messages,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from local_llms.backends.base import Adapter, BackendInfo
 from local_llms.constraints import Compiled
-from local_llms.types import SamplingParams
+from local_llms.types import Message, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +16,25 @@ class Request:
     - ``prompt_ids``: all tokens of the prompt, BOS included.
     - ``params``: how tokens are chosen; prompt and answer together never pass what the context and the cache hold.
     - ``end_ids``: tokens that end the answer.
-    - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token.
+    - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token. ``top_logprobs``: for how
+      many of the most probable tokens at each place as well.
+    - ``score``: no answer is wanted, but the log-probability of each token of the prompt.
     - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
     - ``constraint``: what the answer must look like; compiled for this engine's model.
     - ``adapter``: what the weights are changed by for this request; opened before its first step.
+    - ``dropped_messages``: what was left out of the prompt so that it fits, for the answer to tell.
     """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     end_ids: frozenset[int] = frozenset()
     logprobs: bool = False
+    top_logprobs: int = 0
+    score: bool = False
     deadline: float | None = None
     adapter: Adapter | None = None
     constraint: Compiled | None = None
+    dropped_messages: tuple[Message, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -37,12 +43,16 @@ class Sequence:
 
     ``number`` is the backend's sequence while the request runs, else None. ``order`` is its place in line: the
     scheduler serves small ones first and preempts large ones first. Once all of ``tokens`` is computed, a token is
-    sampled and added. Until ``alone_until`` of them are, it is computed in steps of its own.
+    sampled and added. Until ``alone_until`` of them are, it is computed in steps of its own. ``scored``: the logits
+    after each token are wanted, so none of them may be taken from the cache. ``watched``: somebody reads its tokens as
+    they come.
     """
 
     prompt_length: int
     tokens: list[int]
     adapter: Adapter | None = None
+    scored: bool = False
+    watched: bool = True
     order: int = 0
     number: int | None = None
     computed: int = 0

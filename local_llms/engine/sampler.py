@@ -132,12 +132,6 @@ def distribution(logits: Row, params: SamplingParams) -> tuple[NDArray[np.int64]
     return ids, probabilities
 
 
-def log_probability(row: Row, token: int) -> float:
-    """Natural logarithm of a token's probability under the softmax of a row of shape (vocabulary,)."""
-    top = row.max()
-    return float(row[token] - top) - math.log(float(np.exp(row - top).sum(dtype=np.float64)))
-
-
 def _candidates(logits: Row, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Ids, ascending, among which are all that the cuts after top-k could keep, and their probabilities after top-k.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from local_llms.backends.base import Adapter, BackendInfo, Chunk
 from local_llms.engine.prefix_tree import PrefixTree, common_prefix
@@ -24,6 +25,9 @@ WORTH_WAITING = 16
 ROOM_TO_GROW = 16
 """Cache cells left free per running request when another one is admitted, so that it need not be preempted at once."""
 
+
+SCORED_LOGITS = 1 << 24
+"""The most logits that a step computes for texts that are scored: 64 MiB of them."""
 
 CAREFUL_CHUNK = 128
 """Prompt tokens in a step in which others decode, while nobody knows how long that takes."""
@@ -77,6 +81,7 @@ class Scheduler:
         self.max_parallel = min(max_parallel, running, info.max_sequences, info.batch_tokens)
         self.prompt_chunk = min(CAREFUL_CHUNK, info.batch_tokens)
         """The most prompt tokens in a step in which others decode; the worker sets it once it knows the speed."""
+        self._scored_rows = max(1, min(SCORED_LOGITS // info.vocabulary_size, info.batch_tokens))
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -114,11 +119,18 @@ class Scheduler:
             self._admit(step)
         suspect = next((sequence for sequence in self.running if sequence.computed < sequence.alone_until), None)
         if suspect is not None:
-            self._add_chunk(step, suspect, min(suspect.remaining, self._info.batch_tokens))
+            most = self._scored_rows if suspect.scored else self._info.batch_tokens
+            self._add_chunk(step, suspect, min(suspect.remaining, most))
             self._make_room(step, suspect)
         elif self.running:
-            self._fill(step)
-            self._make_room(step, self.running[0])
+            decoding = [sequence for sequence in self.running if sequence.decoding]
+            if len(decoding) < len(self.running) and not any(sequence.watched for sequence in decoding):
+                # Where all only wait for whole answers, those come soonest if prompts are read first, in full batches.
+                self._fill(step, [])
+                self._make_room(step, self.running[0])
+            if not step.chunks:
+                self._fill(step, decoding)
+                self._make_room(step, self.running[0])
         return step
 
     def computed(self, sequence: Sequence, chunk: Chunk) -> None:
@@ -179,14 +191,13 @@ class Scheduler:
                 moves.append(Free(chunk.sequence))
         return moves
 
-    def _fill(self, step: Step) -> None:
-        """A token for every sequence that decodes, and prompts in the room that is left.
+    def _fill(self, step: Step, decoding: list[Sequence]) -> None:
+        """A token for every sequence of ``decoding``, and prompts in the room that is left.
 
         At least half of that is for the oldest prompt. Younger ones that fit into the other half whole come next, so
         that a short question does not wait behind a long document.
         """
         room = self._info.batch_tokens
-        decoding = [sequence for sequence in self.running if sequence.decoding]
         for sequence in decoding:
             self._add_chunk(step, sequence, 1)
         room -= len(decoding)
@@ -195,14 +206,16 @@ class Scheduler:
         reading = [sequence for sequence in self.running if not sequence.decoding]
         spare, short = room // 2, []
         for sequence in reading[1:]:
-            if sequence.remaining <= spare:
+            if sequence.remaining <= spare and not sequence.scored:
                 short.append(sequence)
                 spare -= sequence.remaining
         shares = [*short, *reading[:1], *(sequence for sequence in reading[1:] if sequence not in short)]
         lengths: dict[Sequence, int] = {}
+        rows = self._scored_rows
         for sequence in shares:
-            lengths[sequence] = min(sequence.remaining, room)
+            lengths[sequence] = min(sequence.remaining, room, rows if sequence.scored else room)
             room -= lengths[sequence]
+            rows -= lengths[sequence] if sequence.scored else 0
         for sequence in reading:
             if lengths[sequence]:
                 self._add_chunk(step, sequence, lengths[sequence])
@@ -222,7 +235,7 @@ class Scheduler:
         if self._still_waits(sequence):
             return False
         # The last token is always computed, since its logits are needed.
-        limit = len(sequence.tokens) - 1
+        limit = 0 if sequence.scored else len(sequence.tokens) - 1
         source, length = self._tree.match(sequence.tokens, limit, sequence.adapter, whole=not self._info.can_cut)
         least = self._least(sequence)
         if length < least:
@@ -299,7 +312,8 @@ class Scheduler:
         start = sequence.computed
         last = start + length == len(sequence.tokens)
         tokens = sequence.tokens[start : start + length]
-        step.chunks.append(Chunk(sequence.number, start, tokens, "last" if last else "none"))
+        rows: Literal["none", "last", "all"] = "all" if sequence.scored else "last" if last else "none"
+        step.chunks.append(Chunk(sequence.number, start, tokens, rows))
         step.sequences.append(sequence)
 
     def _make_room(self, step: Step, first: Sequence) -> None:

@@ -17,7 +17,7 @@ from local_llms.engine.embedding import EmbeddingTask, Vectors
 from local_llms.engine.job import Job
 from local_llms.engine.pace import Pace
 from local_llms.engine.request import Sequence as Running
-from local_llms.engine.sampler import log_probability, sample
+from local_llms.engine.sampler import sample
 from local_llms.engine.scheduler import Copy, Free, Scheduler, Step
 from local_llms.engine.stats import EngineStats
 from local_llms.errors import (
@@ -239,6 +239,8 @@ class Worker:
 
     def _step(self) -> None:
         started = time.monotonic()
+        for sequence, job in self._jobs.items():
+            sequence.watched = job.channel.watched
         step = self._scheduler.plan()
         self._move(step.moves)
         for job in (self._jobs[sequence] for sequence in step.sequences):
@@ -282,25 +284,33 @@ class Worker:
     def _advance(self, step: Step, logits: Logits) -> None:
         """Sample for every sequence whose last token was computed, and hand the tokens out."""
         jobs: list[Job] = []
+        places: list[int] = []
+        scored: list[Job] = []
+        row = 0
         for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
             self._scheduler.computed(sequence, chunk)
-            if chunk.logits == "last":
-                jobs.append(self._jobs[sequence])
-        if not jobs:
-            return
-        tokens = sample(logits, [job.sampler for job in jobs], [job.allowed() for job in jobs])
+            job = self._jobs[sequence]
+            if chunk.logits == "all":
+                job.score(logits[row : row + len(chunk.tokens)], chunk)
+                row += len(chunk.tokens)
+                scored += [] if sequence.remaining else [job]
+            elif chunk.logits == "last":
+                jobs.append(job)
+                places.append(row)
+                row += 1
+        rows = logits if len(places) == len(logits) else logits[places]
+        tokens = sample(rows, [job.sampler for job in jobs], [job.allowed() for job in jobs]) if jobs else []
         # The rows are valid until the backend's next call, and a request that ends makes one.
-        logprobs = [
-            log_probability(row, token) if job.request.logprobs and token >= 0 else None
-            for row, job, token in zip(logits, jobs, tokens, strict=True)
-        ]
+        seen = [job.look(row, token) for row, job, token in zip(rows, jobs, tokens, strict=True)]
         now = time.monotonic()
-        for job, token, logprob in zip(jobs, tokens, logprobs, strict=True):
+        for job in scored:
+            self._complete(job, job.scored(now))
+        for job, token, logprobs in zip(jobs, tokens, seen, strict=True):
             if token < 0:
                 self._fail(job, job.stuck or DecodeError(_NO_TOKEN))
                 continue
             try:
-                outcome = job.accept(token, logprob, now)
+                outcome = job.accept(token, logprobs, now)
             except ConstraintError as error:
                 self._fail(job, error)
                 continue

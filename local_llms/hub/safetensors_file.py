@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +118,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> StoredT
     return tensor
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Any) -> TypeGuard[list[int]]:
     """Whether it is a list of a few whole numbers that are not negative."""
     return isinstance(value, list) and len(value) <= 8 and all(type(number) is int and number >= 0 for number in value)
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_llms.engine.sampler import Sampler, distribution, log_probability, sample
+from local_llms.engine.logprobs import log_probability
+from local_llms.engine.sampler import Sampler, distribution, sample
 from local_llms.errors import OptionError
 from local_llms.options import CallOptions
 from local_llms.types import SamplingParams
