@@ -97,9 +97,7 @@ class LoadedModel:
             find_template(options.template)
         source = find_source(model, family)
         if source.adapter is not None and options.adapter is not None:
-            raise OptionError(
-                f"{source.name} is an adapter itself. To use another one, name its base, {source.adapter.base}, as the model."
-            )
+            raise OptionError(f"{source.name} is an adapter itself: use others over its base, {source.adapter.base}.")
         self._card: ModelCard | None = source.card
         path = source.path()
         load = LoadOptions(
