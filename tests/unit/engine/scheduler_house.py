@@ -25,8 +25,10 @@ class House:
         self.refused: list[Sequence] = []
         self.steps = 0
 
-    def add(self, prompt: list[int], answer: int = 1, adapter: Adapter | None = None) -> Sequence:
-        sequence = Sequence(prompt_length=len(prompt), tokens=list(prompt), adapter=adapter)
+    def add(
+        self, prompt: list[int], answer: int = 1, adapter: Adapter | None = None, *, watched: bool = True
+    ) -> Sequence:
+        sequence = Sequence(prompt_length=len(prompt), tokens=list(prompt), adapter=adapter, watched=watched)
         self.wanted[sequence] = answer
         self.scheduler.add(sequence)
         return sequence
@@ -42,18 +44,20 @@ class House:
         assert scheduler.running, "nothing runs though there is work"
         assert scheduler.running == sorted(scheduler.running, key=lambda sequence: sequence.order)
         assert [sequence.order for sequence in scheduler.waiting] == sorted(one.order for one in scheduler.waiting)
+        # Prompts go first where nobody watches.
+        first_read = not any(one.watched for one in decoding) and not any(one.decoding for one in step.sequences)
         suspects = [sequence for sequence in scheduler.running if sequence.computed < sequence.alone_until]
         if suspects or not step.chunks:
             # A suspect that was the youngest may have been sent back, and then nothing is computed in this step.
             assert step.sequences == suspects[:1] or (not step.chunks and step.moves)
         else:
-            assert scheduler.running[0] in step.sequences, "the oldest does not compute"
+            assert first_read or scheduler.running[0] in step.sequences, "the oldest does not compute"
         newest = max((one.order for one in scheduler.running if one not in before), default=0)
         overtaken = [one for one in scheduler.waiting if one.order < newest and one.waits_for is None]
         assert not [one for one in overtaken if not one.preempted], "who waits for nobody was overtaken"
         for sequence in decoding:
             stalled = sequence.number is not None and sequence not in step.sequences
-            assert not stalled or suspects or not step.chunks, "a decoding sequence was stalled"
+            assert not stalled or suspects or first_read or not step.chunks, "a decoding sequence was stalled"
         reading = sum(len(c.tokens) for c, s in zip(step.chunks, step.sequences, strict=True) if not s.decoding)
         if any(sequence.decoding for sequence in step.sequences):
             assert reading <= scheduler.prompt_chunk

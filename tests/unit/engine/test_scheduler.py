@@ -47,6 +47,31 @@ def test_a_long_prompt_stalls_nobody() -> None:
     assert house.done, "the long prompt was not read in as few steps as there was room for"
 
 
+def test_prompts_are_read_first_where_nobody_watches() -> None:
+    house = House(cache_tokens=3000)
+    decoding = [house.add([number, 1], answer=20, watched=False) for number in range(3)]
+    house.step()
+    house.add([7] * 640, watched=False)
+    for _ in range(10):
+        step = house.step()
+        assert not any(chunks_of(step, sequence) for sequence in decoding)
+        assert sum(len(chunk.tokens) for chunk in step.chunks) == 64
+    decoding[0].watched = True
+    house.add([8] * 640, watched=False)
+    step = house.step()
+    assert all(chunks_of(step, sequence) for sequence in decoding), "one that is watched brings the others along"
+
+
+def test_where_prompts_find_no_room_the_unwatched_go_on() -> None:
+    house = House(cache_tokens=100, batch_tokens=64)
+    old = house.add([1] * 50, answer=30, watched=False)
+    house.step()
+    house.add([2] * 60, answer=3, watched=False)
+    house.run()
+    assert house.done[0] is old
+    assert len(house.done) == 2
+
+
 def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
     house = House()
     house.add([7] * 640)

@@ -18,6 +18,7 @@ REQUESTS = st.lists(
         st.one_of(st.none(), st.none(), st.integers(1, 30)),  # the step after which it is cancelled
         st.sampled_from([False, False, False, True]),  # whether the backend fails on it
         st.sampled_from([0, 0, 1, 2, 3]),  # its adapter
+        st.booleans(),  # whether its tokens are read as they come
     ),
     min_size=1,
     max_size=14,
@@ -55,8 +56,9 @@ def test_every_request_is_served_whatever_comes(
     tick = 0
     while arrivals or house.wanted:
         while arrivals and arrivals[0][1][0] <= tick:
-            number, (_, shared, own, answer, leaving, poison, kind) = arrivals.pop(0)
-            sequence = house.add([*PREFIX[:shared], *[200 + number] * own, *[BAD] * poison], answer, ADAPTERS[kind])
+            number, (_, shared, own, answer, leaving, poison, kind, watched) = arrivals.pop(0)
+            prompt = [*PREFIX[:shared], *[200 + number] * own, *[BAD] * poison]
+            sequence = house.add(prompt, answer, ADAPTERS[kind], watched=watched)
             if poison:
                 poisoned.add(sequence)
             if leaving is not None:
