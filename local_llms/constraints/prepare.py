@@ -65,6 +65,9 @@ class _Preparation:
         return {"$ref": first, "$defs": definitions}
 
     def _schema(self, node: Any, place: str, depth: int, *, alone: bool) -> Schema:
+        empty = node is True or (isinstance(node, Mapping) and all(says_nothing(str(key)) for key in node))
+        if alone and empty:
+            return self._anything()
         if isinstance(node, bool):
             return node
         if not isinstance(node, Mapping):
@@ -97,42 +100,39 @@ class _Preparation:
         if key == "$ref":
             return {key: self._refer(value, place, alone=alone and single)}
         if key in INSIDE:
-            return {key: self._value(value, place, depth, alone=alone)}
+            return {key: self._schema(value, place, depth, alone=alone)}
         if key in LISTS:
             if not isinstance(value, Sequence) or isinstance(value, str):
                 raise ConstraintError(f"At {place}: this must be a list of schemas.")
             parts = [(f"{place}/{number}", part) for number, part in enumerate(value)]
             if key == "prefixItems":
-                return {key: [self._value(part, where, depth, alone=alone) for where, part in parts]}
+                return {key: [self._schema(part, where, depth, alone=alone) for where, part in parts]}
             free = alone and single and key in ALTERNATIVES
             return {key: [self._schema(part, where, depth, alone=free) for where, part in parts]}
         if key in NAMED:
             if not isinstance(value, Mapping):
                 raise ConstraintError(f"At {place}: this must be an object of schemas.")
             named = ((str(name), f"{place}/{name}", part) for name, part in value.items())
-            return {key: {name: self._value(part, where, depth, alone=alone) for name, where, part in named}}
+            return {key: {name: self._schema(part, where, depth, alone=alone) for name, where, part in named}}
         if key not in UNDERSTOOD:
             near = difflib.get_close_matches(key, UNDERSTOOD, n=1, cutoff=0.8)
             hint = f"Did you mean {near[0]!r}?" if near else "Leave it out, or say the same in other words."
             raise ConstraintError(f"At {place}: the keyword {key!r} cannot be kept to while generating. {hint}")
         return {}
 
-    def _value(self, node: Any, place: str, depth: int, *, alone: bool) -> Schema:
-        """The schema of something inside an object or a list."""
-        empty = node is True or (isinstance(node, Mapping) and all(says_nothing(str(key)) for key in node))
-        if alone and empty:
-            self._any = True
-            return {"$ref": f"#/$defs/{_ANY}"}
-        return self._schema(node, place, depth, alone=alone)
+    def _anything(self) -> Schema:
+        """Any JSON value whose numbers are bounded as elsewhere."""
+        self._any = True
+        return {"$ref": f"#/$defs/{_ANY}"}
 
     def _close(self, result: dict[str, Any]) -> None:
         """Leave no room for what a schema does not speak of."""
         if "properties" in result and "patternProperties" not in result:
             result.setdefault("additionalProperties", False)
         elif result.get("type") == "object" and "additionalProperties" not in result:
-            result["additionalProperties"] = self._value(True, "", 0, alone=True)
+            result["additionalProperties"] = self._anything()
         if result.get("type") == "array" and "items" not in result:
-            result["items"] = self._value(True, "", 0, alone=True)
+            result["items"] = self._anything()
 
     def _tell_apart(self, result: dict[str, Any], node: Mapping[str, Any], place: str, depth: int) -> None:
         """Objects that a required property tells apart: at most one of them can fit, so any of them may."""

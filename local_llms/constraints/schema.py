@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, is_typeddict
 
 from pydantic import BaseModel, TypeAdapter
@@ -25,7 +26,7 @@ def json_schema_of(schema: SchemaLike | Any) -> dict[str, Any]:
         return _parsed(schema)
     if isinstance(schema, Mapping):
         return dict(schema)
-    if schema is bool or schema is None:
+    if schema is bool or schema is None or isinstance(schema, FunctionType):
         raise ConstraintError("schema= takes a JSON Schema, a pydantic model, a TypedDict or a dataclass.")
     try:
         if isinstance(schema, type) and issubclass(schema, BaseModel):
