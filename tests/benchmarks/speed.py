@@ -65,7 +65,9 @@ class Suite:
                 question = material.QUESTIONS[run % len(material.QUESTIONS)]
                 for side, function in sides.items():
                     add(figures, side, alone(function, file, question))
-            table(f"one stream, {LONG_TOKENS} tokens, {name}, tokens a second", figures, "bare loop")
+            table(
+                f"one stream, {LONG_TOKENS} tokens, {name}, tokens a second", figures, "bare loop", more_is_better=True
+            )
 
     def batch(self) -> None:
         """Sixteen unrelated questions at once."""
@@ -279,13 +281,14 @@ def add(figures: dict[str, list[float]], name: str, value: float) -> None:
     figures.setdefault(name, []).append(value)
 
 
-def table(title: str, figures: dict[str, list[float]], base: str | None) -> None:
-    """Print medians, and each one's ratio to the base."""
+def table(title: str, figures: dict[str, list[float]], base: str | None, *, more_is_better: bool = False) -> None:
+    """Print medians, and how many times as fast as the base each one is."""
     print(f"\n{title}")
     reference = statistics.median(figures[base]) if base in figures else None
     for name, values in figures.items():
         median = statistics.median(values)
-        ratio = f"   {reference / median:6.2f} (base / this)" if reference and name != base else ""
+        times = 0.0 if not reference else median / reference if more_is_better else reference / median
+        ratio = f"   {times:6.2f} times as fast as the {base}" if reference and name != base else ""
         print(f"  {name:48} {median:9.3f}   [{min(values):.3f} … {max(values):.3f}]{ratio}", flush=True)
 
 
