@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import cast
 
 from local_llms.backends.transformers import folder
+from local_llms.backends.transformers.chatglm import original as chatglm
 from local_llms.backends.transformers.parts import Layout
 
-LAYOUTS = (folder,)
+LAYOUTS = (
+    chatglm,
+    folder,
+)
 
 
 def layout_of(path: Path) -> tuple[Layout, str] | None:
