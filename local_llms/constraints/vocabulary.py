@@ -62,6 +62,24 @@ class _Vocabulary:
         self.eos_token_id = size
         self.bos_token_id = None
         self._tokenize: Callable[[str], list[int]] = backend.tokenize
+        self._ids = {piece: token for token, piece in reversed(list(enumerate(self.tokens))) if piece}
+        self._longest = max(map(len, self._ids))
 
-    def __call__(self, text: bytes) -> list[int]:
-        return self._tokenize(text.decode("utf-8", "replace"))
+    def __call__(self, data: bytes) -> list[int]:
+        """The tokens of what a grammar forces to come: those that the model knows the text by, where they fit it."""
+        ids = self._tokenize(data.decode("utf-8", "replace"))
+        # A tokenizer may put a space in front of a text; here the text stands in the middle of another.
+        return ids if b"".join(self.tokens[token] for token in ids) == data else self._greedy(data)
+
+    def _greedy(self, data: bytes) -> list[int]:
+        """The longest token that fits, again and again; up to a byte that the vocabulary does not have."""
+        ids: list[int] = []
+        place = 0
+        while place < len(data):
+            lengths = range(min(self._longest, len(data) - place), 0, -1)
+            length = next((length for length in lengths if data[place : place + length] in self._ids), None)
+            if length is None:
+                break
+            ids.append(self._ids[data[place : place + length]])
+            place += length
+        return ids

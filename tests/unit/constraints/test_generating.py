@@ -120,6 +120,9 @@ def test_one_that_gets_stuck_harms_no_other():
         def token_bytes(self, token_id: int) -> bytes:
             return b"" if token_id == ord("q") else super().token_bytes(token_id)
 
+        def tokenize(self, text: str) -> list[int]:
+            return [token for token in super().tokenize(text) if token != ord("q")]
+
     with scripted_model(lambda: NoQ(echo_script), template="plain") as path, load_model(path) as model:
         free = model.submit("hello", max_tokens=50, temperature=0)
         stuck = model.submit("hello", regex="aaq")

@@ -155,7 +155,7 @@ def test_a_schema_as_text_and_as_dictionary():
     assert json_document(other) != json_document(same)
 
 
-@pytest.mark.parametrize("wrong", ["no json", "[1]", 5, complex, lambda: None, bool], ids=str)
+@pytest.mark.parametrize("wrong", ["no json", "[1]", 5, lambda: None, bool], ids=str)
 def test_what_is_no_schema(wrong):
     with pytest.raises(ConstraintError):
         json_document(wrong)
