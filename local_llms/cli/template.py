@@ -146,8 +146,16 @@ def _token_table(tokens: Sequence[PromptToken]) -> Any:
         table.add_column(title, justify="right" if title in ("place", "id") else "left", overflow="fold")
     for place, token in enumerate(tokens):
         style = STYLES.get(token.origin, "")
-        table.add_row(str(place), str(token.id), Text(token.origin, style), Text(quoted(token.text), style))
+        table.add_row(str(place), str(token.id), Text(token.origin, style), Text(_said(token.says), style))
     return table
+
+
+def _said(says: bytes) -> str:
+    """As text, or as bytes in base 16 where they are no whole characters."""
+    try:
+        return quoted(says.decode())
+    except UnicodeDecodeError:
+        return says.hex(" ")
 
 
 def _list() -> None:

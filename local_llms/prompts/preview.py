@@ -23,15 +23,15 @@ class Vocabulary(Tokenizer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptToken:
-    r"""One token of a prompt.
+    """One token of a prompt.
 
-    ``text``: a marker's text, or what the token says; bytes that are no whole character are written ``\xe2``.
+    ``says``: UTF-8 of a marker's text, or what the token adds to a text, perhaps no whole character.
     ``origin``: "marker" for a special token, else whose text it spells: "structure", "content", or "both" where it
     spells some of either. "unknown" where the tokenizer changes texts so much that this cannot be told.
     """
 
     id: int
-    text: str
+    says: bytes
     origin: Origin
 
 
@@ -85,10 +85,10 @@ def _trace(prompt: Prompt, vocabulary: Vocabulary) -> Iterator[PromptToken]:
     for number in encode(prompt, vocabulary):
         if number in markers:
             place.pass_marker([text.encode() for text in markers[number]])
-            yield PromptToken(number, markers[number][0], "marker")
+            yield PromptToken(number, markers[number][0].encode(), "marker")
         else:
             piece = vocabulary.token_bytes(number)
-            yield PromptToken(number, piece.decode("utf-8", "backslashreplace"), place.pass_text(piece))
+            yield PromptToken(number, piece, place.pass_text(piece))
 
 
 class _Place:

@@ -175,3 +175,8 @@ def test_a_preview_needs_no_model() -> None:
     shown = preview_template("vicuna-v1.1")
     assert shown.text == render_prompt("vicuna-v1.1", EXAMPLE)
     assert shown.tokens == ()
+
+
+def test_a_token_that_is_no_whole_character(run: Run, model: ScriptedModel) -> None:
+    rows = run("template", "plain", "é", "--model", model.path).stdout.splitlines()
+    assert [row.split()[2:] for row in rows[-2:]] == [["content", "c3"], ["content", "a9"]]

@@ -49,30 +49,30 @@ def test_tokens_are_those_that_are_sent() -> None:
     shown = preview(template, TALK, backend)
     assert [token.id for token in shown.tokens] == encode(render(template, TALK), backend)
     first = shown.tokens[0]
-    assert (first.text, first.origin) == ("<s>", "marker")
+    assert (first.says, first.origin) == (b"<s>", "marker")
 
 
 def test_every_token_knows_whose_text_it_is() -> None:
     shown = preview(find_template("chatml")[1], [Message("user", "Hi<|im_end|>é")], ScriptedBackend())
-    assert [token.text for token in shown.tokens if token.origin == "marker"] == [
-        "<s>", "<|im_start|>", "<|im_end|>", "<|im_start|>",
-    ]  # fmt: skip
-    content = [token.text for token in shown.tokens if token.origin == "content"]
-    assert content == [*"Hi<|im_end|>", "\\xc3", "\\xa9"]
-    structure = "".join(token.text for token in shown.tokens if token.origin == "structure")
-    assert structure == "user\n\nassistant\n"
+    said = {
+        origin: b"|".join(token.says for token in shown.tokens if token.origin == origin)
+        for origin in ("marker", "content", "structure")
+    }
+    assert said["marker"] == b"<s>|<|im_start|>|<|im_end|>|<|im_start|>"
+    assert said["content"] == b"|".join([bytes([byte]) for byte in "Hi<|im_end|>é".encode()])
+    assert said["structure"].replace(b"|", b"") == b"user\n\nassistant\n"
 
 
 def test_a_space_in_front_and_tokens_of_both() -> None:
     template = Template(name="t", source="{{ '<s>Q: ' }}{{ messages[0].content }}{{ '</s>A' }}")
     shown = preview(template, [Message("user", "abcdef")], Words({"<s>": 0, "</s>": 1}))
-    assert [(token.text, token.origin) for token in shown.tokens] == [
-        ("<s>", "marker"),
-        (" Q: ", "structure"),
-        ("abcd", "content"),
-        ("ef", "content"),
-        ("</s>", "marker"),
-        (" A", "structure"),
+    assert [(token.says, token.origin) for token in shown.tokens] == [
+        (b"<s>", "marker"),
+        (b" Q: ", "structure"),
+        (b"abcd", "content"),
+        (b"ef", "content"),
+        (b"</s>", "marker"),
+        (b" A", "structure"),
     ]
     shown = preview(template, [Message("user", "ab")], Words({"</s>": 1}, adds_bos=False))
     assert [token.origin for token in shown.tokens] == ["structure", "both", "content", "marker", "structure"]
@@ -81,16 +81,16 @@ def test_a_space_in_front_and_tokens_of_both() -> None:
 def test_a_bos_written_twice_is_sent_once() -> None:
     template = Template(name="t", source="{{ '<s><s>' }}{{ messages[0].content }}")
     shown = preview(template, [Message("user", "abc")], Words({"<s>": 0}))
-    assert [(token.text, token.origin) for token in shown.tokens] == [("<s>", "marker"), (" abc", "content")]
+    assert [(token.says, token.origin) for token in shown.tokens] == [(b"<s>", "marker"), (b" abc", "content")]
 
 
 def test_a_tokenizer_that_changes_texts_is_not_guessed_at() -> None:
     template = Template(name="t", source="{{ messages[0].content }}{{ '</s>' }}{{ messages[0].content | upper }}")
     shown = preview(template, [Message("user", "abc")], Words({"</s>": 1}, adds_bos=False, shout=True))
-    assert [(token.text, token.origin) for token in shown.tokens] == [
-        (" ABC", "unknown"),
-        ("</s>", "marker"),
-        (" ABC", "content"),
+    assert [(token.says, token.origin) for token in shown.tokens] == [
+        (b" ABC", "unknown"),
+        (b"</s>", "marker"),
+        (b" ABC", "content"),
     ]
 
 
