@@ -6,13 +6,11 @@ The adapters and the command enter here; they know no engine and no backend.
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,52 +18,29 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.backends.base import Adapter, LoadOptions
+from local_llms.asking import ModelAdapter, PromptInput, answer_request, messages_of, score_of, score_request
+from local_llms.backends.base import LoadOptions
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import ModelCard, find_family, find_template
-from local_llms.constraints import CONSTRAINTS, SchemaLike, constraint_of, heed
+from local_llms.constraints import CONSTRAINTS, SchemaLike, constraint_of
+from local_llms.describe import ModelInfo, describe
 from local_llms.engine import Engine, EngineStats, Request, Stream, Turns
 from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
-from local_llms.hub import size_of
-from local_llms.options import CallOptions, LoadingOptions, parse_options
+from local_llms.hub import changes_vocabulary
+from local_llms.options import CallOptions, LoadingOptions, check_names, parse_options
 from local_llms.pool import SharedEngine, Weights, pool
-from local_llms.prompts import MessageLike, Preview, Prompt, check_not_empty, encode, preview, render, text_of
+from local_llms.prompts import MessageLike, Preview, Prompt, encode, preview, render, text_of
 from local_llms.resolve import ChosenTemplate, ModelName, adapter_path, choose_template, find_source
-from local_llms.types import Completion, Message
+from local_llms.types import Completion, Score
 
 __all__ = ["EngineStats", "LoadedModel", "ModelInfo", "PromptInput", "Stream", "load_model"]
-
-PromptInput = str | Sequence[Message]
-"""A string is one user message in the model's template; messages are a conversation."""
 
 LONG_PROMPT = 20_000
 """Characters from which tokenizing could hold an event loop up, so that it goes to a thread."""
 
+_OF_A_SCORE = ("adapter", "adapter_scale", "timeout")
+
 _turns = Turns()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What was loaded, and why so. Lengths in tokens, sizes in bytes."""
-
-    name: str
-    path: Path
-    architecture: str
-    parameters: int
-    quantization: str
-    size: int
-    context_length: int
-    trained_context_length: int
-    template: str | None
-    template_reason: str
-    backend: str
-    backend_reason: str
-    device: str
-    can_generate: bool
-    embedding_size: int | None
-    licence: str
-    vocabulary: str = ""
-    """Which vocabulary it is and why, in words, where the model's file does not carry it."""
 
 
 def load_model(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> LoadedModel:
@@ -100,20 +75,22 @@ class LoadedModel:
             raise OptionError(f"{source.name} is an adapter itself: use others over its base, {source.adapter.base}.")
         self._card: ModelCard | None = source.card
         path = source.path()
-        load = LoadOptions(
-            **{name: getattr(options, name) for name in LoadOptions.__dataclass_fields__ if name != "adapter"}
-        )
-        self._adapter = source.adapter_path() if options.adapter is None else adapter_path(options.adapter)
+        adapter = source.adapter_path() if options.adapter is None else adapter_path(options.adapter)
+        self._adapter = ModelAdapter(adapter, built_in=adapter is not None and changes_vocabulary(adapter))
+        fields = {name: getattr(options, name) for name in LoadOptions.__dataclass_fields__}
+        # Any other adapter is opened beside the weights, which are shared with whoever has none.
+        load = LoadOptions(**{**fields, "adapter": adapter if self._adapter.built_in else None})
         weights = Weights.of(path, options.backend, load, options.max_queue, options.idle_unload)
         self._shared: SharedEngine = pool.acquire(weights)
         self._hold = weakref.finalize(self, pool.drop, self._shared)
         self._hold.atexit = False  # the pool closes everything itself
         with self._shared.use() as engine:
-            if self._adapter is not None:
-                engine.open_adapter(self._adapter).result()
+            if adapter is not None and not self._adapter.built_in:
+                engine.open_adapter(adapter).result()
             self._chosen = choose_template(options.template, family, source.card, engine.info)
-            self._end_ids = engine.info.end_ids
-            self._info = self._describe(source.name, path, engine)
+            self._info = describe(
+                source.name, path, engine.info, self._chosen, source.card, self._shared.backend_reason, adapter
+            )
 
     @property
     def info(self) -> ModelInfo:
@@ -130,13 +107,15 @@ class LoadedModel:
         choices: Sequence[str] | None = None,
         grammar: str | None = None,
         logprobs: bool = False,
+        top_logprobs: int = 0,
         token_callbacks: Sequence[TokenCallback] = (),
         **options: Any,
     ) -> Stream:
         """Queue a request and return its stream at once, without waiting for the model.
 
         ``input``: a text that the instruction is about, for templates that know one. ``logprobs``: whether each token's
-        log-probability is wanted. ``options``: the fields of ``CallOptions``.
+        log-probability is wanted; ``top_logprobs``: for how many of the most probable tokens at each place as well, at
+        most 20. ``options``: the fields of ``CallOptions``.
 
         One of these four says what the answer must look like; a mask on the logits sees to it, and the answer ends
         where it is complete. One that is cut before, by ``max_tokens`` or the context, raises AnswerCut.
@@ -155,27 +134,26 @@ class LoadedModel:
         with self._use() as engine:
             # First, since a model that only makes embeddings has no template either.
             engine.check_generates()
-            chosen = self._template(call.template)
-            check_not_empty(_messages(prompt), input)
-            ids = encode(self._render(chosen, prompt, input), engine.backend)
-            stop_ids = (engine.info.special_tokens.get(text) for text in chosen.template.stop_tokens)
-            params = call.resolve(self._sampling_defaults(), chosen.template.stop)
-            request = Request(
-                prompt_ids=tuple(ids),
-                params=params if constraint is None else heed(constraint, params, call.stop),
-                end_ids=self._end_ids.union(number for number in stop_ids if number is not None),
+            request = answer_request(
+                engine,
+                self._template(call.template),
+                prompt,
+                call,
+                input=input,
+                defaults=self._sampling_defaults(),
+                adapter=self._adapter,
+                constraint=constraint,
                 logprobs=logprobs or bool(token_callbacks),
-                deadline=None if call.timeout is None else time.monotonic() + call.timeout,
-                adapter=self._adapter_of(call),
-                constraint=None if constraint is None else engine.constraints.compile(constraint),
+                top_logprobs=top_logprobs,
             )
             return engine.submit(request, observers=token_callbacks)
 
     async def asubmit(self, prompt: PromptInput, **options: Any) -> Stream:
         """Like ``submit``, without holding the event loop up by a long text, a reload, or many requests at once."""
         size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
-        # What is compiled may be kept already, but only a thread can find that out without waiting.
-        if self._shared.loaded and size < LONG_PROMPT and CONSTRAINTS.isdisjoint(options):
+        # What is compiled or fetched may be here already, but only a thread can find that out without waiting.
+        slow = {*CONSTRAINTS, "adapter"}
+        if self._shared.loaded and size < LONG_PROMPT and slow.isdisjoint(options):
             await _turns.next()
             return self.submit(prompt, **options)
         return await asyncio.to_thread(self.submit, prompt, **options)
@@ -229,6 +207,22 @@ class LoadedModel:
             for stream in pending:
                 stream.cancel()
         return answers
+
+    def score(self, text: str, **options: Any) -> Score:
+        """How probable the model finds a text as it is: no template, and its BOS token in front where it has one.
+
+        ``options``: ``adapter``, ``adapter_scale`` and ``timeout``. It is computed part by part among other requests.
+
+        Raises EmptyPrompt, ContextOverflow (score a longer text in parts), DeadlineExceeded, and otherwise what
+        ``submit`` raises.
+        """
+        stream, request, front = self._submit_score(text, options)
+        return score_of(stream.result(), request, front)
+
+    async def ascore(self, text: str, **options: Any) -> Score:
+        """Like ``score``, without blocking the event loop; cancelling the task stops the computing."""
+        stream, request, front = await asyncio.to_thread(self._submit_score, text, options)
+        return score_of(await stream.aresult(), request, front)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector of length 1 per text, each ``info.embedding_size`` numbers. A text too long is cut to the context.
@@ -314,13 +308,13 @@ class LoadedModel:
                 raise
             return None
 
-    def _adapter_of(self, call: CallOptions) -> Adapter | None:
-        path = self._adapter if call.adapter is None else adapter_path(call.adapter)
-        if path is not None:
-            return Adapter(path, 1.0 if call.adapter_scale is None else call.adapter_scale)
-        if call.adapter_scale is not None:
-            raise OptionError(f"adapter_scale={call.adapter_scale} without an adapter. Name one with adapter=.")
-        return None
+    def _submit_score(self, text: str, options: dict[str, Any]) -> tuple[Stream, Request, int]:
+        check_names("score()", options, dict.fromkeys(_OF_A_SCORE))
+        call = CallOptions.parse("score()", options)
+        with self._use() as engine:
+            engine.check_generates()
+            request, front = score_request(engine, text, call, self._adapter)
+            return engine.submit(request), request, front
 
     def _template(self, name: str | None) -> ChosenTemplate:
         if name is not None:
@@ -333,39 +327,13 @@ class LoadedModel:
         return self._chosen
 
     def _render(self, chosen: ChosenTemplate, prompt: PromptInput, input: str | None) -> Prompt:
-        return render(chosen.template, _messages(prompt), input=input)
+        return render(chosen.template, messages_of(prompt), input=input)
 
     def _sampling_defaults(self) -> dict[str, Any]:
         if self._card is not None:
             return dict(self._card.sampling)
         return dict(find_family(self._family).sampling) if self._family is not None else {}
 
-    def _describe(self, name: str, path: Path, engine: Engine) -> ModelInfo:
-        info, chosen, card = engine.info, self._chosen, self._card
-        return ModelInfo(
-            name=name,
-            path=path,
-            architecture=info.architecture,
-            parameters=info.parameters or (card.parameters if card else 0),
-            quantization=info.quantization,
-            size=size_of(path),
-            context_length=info.context_length,
-            trained_context_length=info.trained_context_length,
-            template=chosen.template.name if chosen else None,
-            template_reason=chosen.reason if chosen else "nothing tells which one is right",
-            backend=info.backend,
-            backend_reason=self._shared.backend_reason,
-            device=info.device,
-            can_generate=info.can_generate,
-            embedding_size=info.embedding_size,
-            licence=card.licence if card else "unknown",
-            vocabulary=info.vocabulary,
-        )
-
 
 def _load_again(model: ModelName | None, family: str | None, loading: dict[str, Any]) -> LoadedModel:
     return load_model(model, family=family, **loading)
-
-
-def _messages(prompt: PromptInput) -> Sequence[Message]:
-    return [Message("user", prompt)] if isinstance(prompt, str) else prompt

@@ -111,6 +111,11 @@ class CallOptions(SamplingOptions):
 
     template: str | None = Field(default=None, description="Name of another prompt template for this call.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds after which the request is given up.")
+    context_overflow: Literal["error", "drop_oldest"] | None = Field(
+        default=None,
+        description="What happens to a conversation that is too long; None: error. drop_oldest leaves out the oldest "
+        "turns, keeps system messages and the last turn, and tells what it left out.",
+    )
     adapter: str | None = Field(default=None, description="Another adapter for this call; None: that of the model.")
     adapter_scale: float | None = Field(
         default=None, allow_inf_nan=False, description="How strong the adapter is: 1 as trained, 0 not at all."

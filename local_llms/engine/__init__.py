@@ -4,9 +4,9 @@ Nothing here knows a framework, a template or a single backend.
 """
 
 from local_llms.engine.engine import Engine
-from local_llms.engine.request import Request
+from local_llms.engine.request import Request, room_for
 from local_llms.engine.stats import EngineStats
 from local_llms.engine.stream import Stream
 from local_llms.engine.turns import Turns
 
-__all__ = ["Engine", "EngineStats", "Request", "Stream", "Turns"]
+__all__ = ["Engine", "EngineStats", "Request", "Stream", "Turns", "room_for"]

@@ -5,6 +5,7 @@ from local_llms.hub.gguf import GGUFArray, GGUFHeader, TensorInfo, read_header
 from local_llms.hub.gguf_check import check_gguf
 from local_llms.hub.inventory import KeptModel, kept_model, kept_models, remove_unfinished
 from local_llms.hub.names import PREFIX, HubName, parse_hub_name
+from local_llms.hub.peft import changes_vocabulary
 from local_llms.hub.progress import Progress
 from local_llms.hub.storage import size_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "TensorInfo",
     "cached",
     "cached_named",
+    "changes_vocabulary",
     "check_gguf",
     "fetch",
     "fetch_named",

@@ -16,6 +16,7 @@ from local_llms.prompts.render import (
     render,
     text_of,
 )
+from local_llms.prompts.window import encode_within
 
 __all__ = [
     "MessageLike",
@@ -27,6 +28,7 @@ __all__ = [
     "Tokenizer",
     "check_not_empty",
     "encode",
+    "encode_within",
     "preview",
     "render",
     "render_prompt",

@@ -1,0 +1,127 @@
+"""How a call becomes a request of the engine: the prompt and what fits of it, the options, the adapter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_llms.backends.base import Adapter
+from local_llms.constraints import Constraint, heed
+from local_llms.engine import Engine, Request, room_for
+from local_llms.errors import EmptyPrompt, OptionError
+from local_llms.options import CallOptions
+from local_llms.prompts import check_not_empty, encode, encode_within, render
+from local_llms.resolve import ChosenTemplate, adapter_path
+from local_llms.types import Completion, Message, SamplingParams, Score
+
+PromptInput = str | Sequence[Message]
+"""A string is one user message in the model's template; messages are a conversation."""
+
+MOST_LIKELY = 20
+"""The most that ``top_logprobs`` may ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAdapter:
+    """The adapter that a loaded model has by itself.
+
+    ``path``: None where it has none. ``built_in``: it was made a part of the weights when they were loaded.
+    """
+
+    path: Path | None = None
+    built_in: bool = False
+
+    def for_call(self, call: CallOptions) -> Adapter | None:
+        """The one to compute a call with. Raises OptionError, and what ``resolve.adapter_path`` raises."""
+        if self.built_in and (call.adapter is not None or call.adapter_scale is not None):
+            raise OptionError(
+                f"The adapter {self.path} changes the vocabulary, so the model was loaded with it and computes nothing "
+                "without it. Load the model once more for another adapter or another scale."
+            )
+        path = None if self.built_in else self.path
+        if call.adapter is not None:
+            path = adapter_path(call.adapter)
+        if path is not None:
+            return Adapter(path, 1.0 if call.adapter_scale is None else call.adapter_scale)
+        if call.adapter_scale is not None:
+            raise OptionError(f"adapter_scale={call.adapter_scale} without an adapter. Name one with adapter=.")
+        return None
+
+
+def answer_request(
+    engine: Engine,
+    chosen: ChosenTemplate,
+    prompt: PromptInput,
+    call: CallOptions,
+    *,
+    input: str | None,
+    defaults: Mapping[str, Any],
+    adapter: ModelAdapter,
+    constraint: Constraint | None,
+    logprobs: bool,
+    top_logprobs: int,
+) -> Request:
+    """A request for an answer; ``defaults``: how its family samples. Raises what ``LoadedModel.submit`` raises."""
+    if not 0 <= top_logprobs <= MOST_LIKELY:
+        raise OptionError(f"top_logprobs={top_logprobs}: give a number from 0 to {MOST_LIKELY}.")
+    messages, info = messages_of(prompt), engine.info
+    check_not_empty(messages, input)
+    params = call.resolve(defaults, chosen.template.stop)
+
+    def ids_of(some: Sequence[Message]) -> list[int]:
+        return encode(render(chosen.template, some, input=input), engine.backend)
+
+    dropped: tuple[Message, ...] = ()
+    if call.context_overflow == "drop_oldest":
+        ids, dropped = encode_within(messages, ids_of, room_for(info) - _room_for_answer(params, room_for(info)))
+    else:
+        ids = ids_of(messages)
+    stop_ids = (info.special_tokens.get(text) for text in chosen.template.stop_tokens)
+    return Request(
+        prompt_ids=tuple(ids),
+        params=params if constraint is None else heed(constraint, params, call.stop),
+        end_ids=info.end_ids.union(number for number in stop_ids if number is not None),
+        logprobs=logprobs or top_logprobs > 0,
+        top_logprobs=top_logprobs,
+        deadline=_deadline(call),
+        adapter=adapter.for_call(call),
+        constraint=None if constraint is None else engine.constraints.compile(constraint),
+        dropped_messages=dropped,
+    )
+
+
+def score_request(engine: Engine, text: str, call: CallOptions, adapter: ModelAdapter) -> tuple[Request, int]:
+    """A request for the log-probabilities of a text as it is, and the number of special tokens in front of it."""
+    info = engine.info
+    front = [info.bos_id] if info.adds_bos and info.bos_id is not None else []
+    # What stands behind a prompt opens the answer: from there on a model reads in one direction.
+    front += [*info.prompt_prefix, *info.prompt_suffix]
+    ids = engine.backend.tokenize(text)
+    if not ids:
+        raise EmptyPrompt("The text has no token to be scored. Give some text.")
+    request = Request(prompt_ids=(*front, *ids), score=True, deadline=_deadline(call), adapter=adapter.for_call(call))
+    return request, len(front)
+
+
+def score_of(completion: Completion, request: Request, front: int) -> Score:
+    """What came back for a text that was scored."""
+    # The first token of all has none, since nothing precedes it.
+    logprobs = (None, *completion.token_logprobs)
+    return Score(request.prompt_ids[front:], logprobs[front:])
+
+
+def messages_of(prompt: PromptInput) -> Sequence[Message]:
+    """The conversation that a prompt is."""
+    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
+
+
+def _room_for_answer(params: SamplingParams, room: int) -> int:
+    """Tokens kept free when old turns make room: what the answer may have, but no more than a quarter."""
+    return max(1, min(params.max_tokens or room, room // 4))
+
+
+def _deadline(call: CallOptions) -> float | None:
+    return None if call.timeout is None else time.monotonic() + call.timeout
