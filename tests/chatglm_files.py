@@ -75,7 +75,7 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     for part in range(parts):
         file = f"pytorch_model-{part + 1:05}-of-{parts:05}.bin"
         names = list(arrays)[part::parts]
-        torch.save({name: torch.from_numpy(arrays[name]) for name in names}, folder / file)
+        torch.save({name: torch.tensor(arrays[name]) for name in names}, folder / file)
         table.update(dict.fromkeys(names, file))
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
     return folder
