@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Allowed = NDArray[np.bool_]
 """Shape (vocabulary size,)."""
 
+_NO_TOKEN = "The answer cannot go on as its schema or grammar asks: this model's vocabulary has no token for it."
+
 
 class Matcher:
     """The state of one request. Used by one thread at a time."""
@@ -55,9 +57,7 @@ class Matcher:
         allowed[self._ends] = allowed[self._size]
         allowed = allowed[: self._size]
         if not allowed.any():
-            raise ConstraintError(
-                "The answer cannot go on as its schema or grammar asks: this model's vocabulary has no token for it."
-            )
+            raise ConstraintError(_NO_TOKEN)
         return allowed
 
     def accept(self, token: int) -> None:
@@ -67,7 +67,9 @@ class Matcher:
             self._check()
 
     def _check(self) -> None:
-        if self._native.is_error():
-            raise ConstraintError(
-                f"The schema or grammar became too complex while answering: {self._native.get_error()}"
-            )
+        if not self._native.is_error():
+            return
+        if self._native.stop_reason() == "NoExtensionBias":
+            raise ConstraintError(_NO_TOKEN)
+        reason = self._native.get_error().split("\n")[0]
+        raise ConstraintError(f"The schema or grammar became too complex while answering: {reason}")
