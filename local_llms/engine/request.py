@@ -45,7 +45,7 @@ class Sequence:
     scheduler serves small ones first and preempts large ones first. Once all of ``tokens`` is computed, a token is
     sampled and added. Until ``alone_until`` of them are, it is computed in steps of its own. ``scored``: the logits
     after each token are wanted, so none of them may be taken from the cache. ``watched``: somebody reads its tokens as
-    they come.
+    they come. ``leaves``: after how many tokens it leaves a copy of its state, where states cannot be cut.
     """
 
     prompt_length: int
@@ -60,6 +60,7 @@ class Sequence:
     waits_for: tuple[Sequence, int] | None = None
     preempted: int = 0
     alone_until: int = 0
+    leaves: set[int] = field(default_factory=set)
 
     @property
     def remaining(self) -> int:

@@ -6,18 +6,22 @@ leave between any two steps.
 
 What a finished request computed is kept until its room is needed: the next prompt that begins alike is copied from it.
 Requests that wait and share a beginning with one that is being read wait for that part instead of computing it again.
+
+A recurrent state cannot be cut, so of it only whole ones can be copied. There a request that is being read stops for a
+moment where others will go on from, and leaves a copy of its state: at the end of its prompt, where the beginning ends
+that it shares with something known, and wherever one that waits parts from it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
-from local_llms.backends.base import Adapter, BackendInfo, Chunk
+from local_llms.backends.base import BackendInfo, Chunk
 from local_llms.engine.prefix_tree import PrefixTree, common_prefix
 from local_llms.engine.request import Sequence
+from local_llms.engine.step import Copy, Free, Step
 
 WORTH_WAITING = 16
 """Shared tokens, beyond those cached already, for which a request waits until another one has computed them."""
@@ -31,43 +35,6 @@ SCORED_LOGITS = 1 << 24
 
 CAREFUL_CHUNK = 128
 """Prompt tokens in a step in which others decode, while nobody knows how long that takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Let the empty sequence ``target`` begin with the first ``length`` tokens of ``source``."""
-
-    source: int
-    target: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Free:
-    """Empty a sequence."""
-
-    number: int
-
-
-@dataclass(slots=True)
-class Step:
-    """What the backend has to do next: the moves in their order, then one decode of all chunks of each adapter.
-
-    ``sequences[i]`` is the request of ``chunks[i]``.
-    """
-
-    moves: list[Copy | Free] = field(default_factory=list)
-    chunks: list[Chunk] = field(default_factory=list)
-    sequences: list[Sequence] = field(default_factory=list)
-
-    def by_adapter(self) -> list[Step]:
-        """The same without moves, in steps of one decode each: all of its requests have one adapter."""
-        parts: dict[Adapter | None, Step] = {}
-        for chunk, sequence in zip(self.chunks, self.sequences, strict=True):
-            part = parts.setdefault(sequence.adapter, Step())
-            part.chunks.append(chunk)
-            part.sequences.append(sequence)
-        return list(parts.values())
 
 
 class Scheduler:
@@ -115,6 +82,8 @@ class Scheduler:
     def plan(self) -> Step:
         """Decide the next step. The moves count as done; the chunks do once ``computed`` says so."""
         step = Step()
+        for sequence in self.running:
+            self._leave_state(sequence, step)
         if self.waiting:
             self._admit(step)
         suspect = next((sequence for sequence in self.running if sequence.computed < sequence.alone_until), None)
@@ -241,11 +210,15 @@ class Scheduler:
         if length < least:
             source, length = None, 0
         for other in self.running:
-            if other.decoding or other.adapter != sequence.adapter or not self._info.can_cut:
+            if other.decoding or other.adapter != sequence.adapter:
                 continue
             shared = min(common_prefix(other.tokens, sequence.tokens), limit)
-            if shared >= max(length + WORTH_WAITING, least):
+            if shared < max(length + WORTH_WAITING, least):
+                continue
+            if self._info.can_cut or other.computed < shared:
                 sequence.waits_for = (other, shared)
+                if not self._info.can_cut:
+                    other.leaves.add(shared)
                 return False
         if not self._fits(sequence, length, source):
             return False
@@ -261,9 +234,34 @@ class Scheduler:
         sequence.number, sequence.computed = number, length
         if not sequence.preempted:
             sequence.cached = length
+        sequence.leaves = self._places(sequence, limit)
         self.running.append(sequence)
         self.running.sort(key=_order)
         return True
+
+    def _places(self, sequence: Sequence, limit: int) -> set[int]:
+        """After how many tokens a request that starts now leaves a copy of its state, as far as is known yet."""
+        if self._info.can_cut or sequence.scored:
+            return set()
+        _, known = self._tree.match(sequence.tokens, limit, sequence.adapter)
+        worth = sequence.computed + WORTH_WAITING
+        return {place for place in (known, sequence.prompt_length) if place >= worth}
+
+    def _leave_state(self, sequence: Sequence, step: Step) -> None:
+        """Copy the state of a request that has come to one of its places, and keep the copy, unless one is kept."""
+        if self._info.can_cut or sequence.computed not in sequence.leaves or sequence.number is None:
+            return
+        sequence.leaves.discard(sequence.computed)
+        around, inside = self._tree.alike(sequence.number)
+        equal = next((other for other in around & inside if other in self._kept), None)
+        if equal is not None:
+            self._kept.move_to_end(equal)
+            return
+        number = self._take_number(step, None)
+        if number is not None:
+            step.moves.append(Copy(sequence.number, number, sequence.computed))
+            self._tree.share(sequence.number, number, sequence.computed)
+            self._kept[number] = None
 
     def _least(self, sequence: Sequence) -> int:
         """The fewest tokens that are of use to a request: all that is read in both directions, or none of it."""
@@ -310,6 +308,8 @@ class Scheduler:
         if sequence.number is None:
             return
         start = sequence.computed
+        if not self._info.can_cut:
+            length = min([length, *(place - start for place in sequence.leaves if place > start)])
         last = start + length == len(sequence.tokens)
         tokens = sequence.tokens[start : start + length]
         rows: Literal["none", "last", "all"] = "all" if sequence.scored else "last" if last else "none"

@@ -18,8 +18,9 @@ from local_llms.engine.job import Job
 from local_llms.engine.pace import Pace
 from local_llms.engine.request import Sequence as Running
 from local_llms.engine.sampler import sample
-from local_llms.engine.scheduler import Copy, Free, Scheduler, Step
+from local_llms.engine.scheduler import Scheduler
 from local_llms.engine.stats import EngineStats
+from local_llms.engine.step import Copy, Free, Step
 from local_llms.errors import (
     AnswerCut,
     CacheFull,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from local_llms.backends.base import Adapter
 from local_llms.engine.request import Sequence
-from local_llms.engine.scheduler import Copy, Scheduler, Step
+from local_llms.engine.scheduler import Scheduler
+from local_llms.engine.step import Copy, Step
 from local_llms.errors import CacheFull, DecodeError
 from local_llms.testing.scripted import ScriptedBackend
 
