@@ -145,7 +145,7 @@ def test_an_interrupt_ends_with_130() -> None:
 def test_template_shows_the_tokens_of_a_model() -> None:
     done = run("template", "smollm2", "Hi 你 <|im_end|>", "--model", "smollm2-135m-instruct")
     assert done.returncode == 0, done.stderr
-    rows = [line.split(maxsplit=3) for line in done.stdout.splitlines() if line.lstrip()[:1].isdigit()]
+    rows = [line.strip().split(maxsplit=3) for line in done.stdout.splitlines() if line.lstrip()[:1].isdigit()]
     markers = [row[3] for row in rows if row[2] == "marker"]
     assert markers == ['"<|im_start|>"', '"<|im_end|>"'] * 2 + ['"<|im_start|>"']
     said = [row[3] for row in rows if row[2] == "content"]
