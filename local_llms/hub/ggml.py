@@ -238,20 +238,23 @@ def _read_preamble(reader: _Reader) -> tuple[str, int]:
 
 
 def _find_kind(reader: _Reader) -> Kind:
-    """The kind of a ``ggml`` file. The reader is put back to where it was."""
+    """The kind of a ``ggml`` file, by the name of its first tensor. The reader is put back to where it was."""
     begin = reader.at
     numbers = reader.integers(9, "the hyperparameters")
-    reader.seek(begin)
-    if numbers[7] == numbers[0]:
-        return "gptj"
-    try:
-        named, version = _read_numbers(reader, "gptneox")
-        _read_vocabulary(reader, named["vocabulary"], scored=False)
-        named_so = _read_tensor(reader, False, version).name.startswith(LAYOUTS["gptneox"].first)
-    except ModelFileError:
-        named_so = False
-    reader.seek(begin)
-    return "gptneox" if named_so else "llama"
+    for kind, layout in LAYOUTS.items():
+        reader.seek(begin)
+        try:
+            named, version = _read_numbers(reader, kind)
+            _read_vocabulary(reader, named["vocabulary"], scored=False)
+            name = _read_tensor(reader, False, version).name
+        except ModelFileError:
+            continue
+        finally:
+            reader.seek(begin)
+        if name.startswith(layout.first):
+            return kind
+    # It is damaged: what is wrong with it can be said of one kind only.
+    return "gptj" if numbers[7] == numbers[0] else "llama"
 
 
 def _read_numbers(reader: _Reader, kind: Kind) -> tuple[dict[str, int], int]:

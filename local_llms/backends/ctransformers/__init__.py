@@ -20,8 +20,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from local_llms.backends.base import Backend, LoadOptions
-from local_llms.hub.ggml import probe
+from local_llms.hub.derived import derived
+from local_llms.hub.ggml import GGMLHeader, probe
 from local_llms.hub.ggml_check import check_ggml
+from local_llms.hub.ggml_upgrade import needs_upgrade, upgrade
 
 NAME = "ctransformers"
 READS = "GGML files of 2023"
@@ -37,11 +39,19 @@ def claims(path: Path) -> str | None:
 
 
 def load(path: Path, options: LoadOptions) -> Backend:
-    """Check and load a GGML file.
+    """Check and load a GGML file; one of early 2023 is first rewritten in the cache, in the last form of the format.
 
-    Raises MissingDependency, ModelFileError (ModelLoadError where only the library refuses it) and OptionError.
+    Raises MissingDependency, ModelFileError (ModelLoadError where only the library refuses it), OptionError, and
+    DownloadError where the cache has no room.
     """
     header = check_ggml(path)
+    if needs_upgrade(header):
+        rewritten = derived([path], "ggjt3", ".bin", lambda draft: upgrade(header, draft), size=2 * header.size)
+        return _load(check_ggml(rewritten), options, path.stem)
+    return _load(header, options, path.stem)
+
+
+def _load(header: GGMLHeader, options: LoadOptions, name: str) -> Backend:
     from local_llms.backends.ctransformers.backend import CTransformersBackend
 
-    return CTransformersBackend.load(header, options)
+    return CTransformersBackend.load(header, options, name)

@@ -40,14 +40,16 @@ class CTransformersBackend:
         self._finalizer = weakref.finalize(self, _end, child, self._process)
 
     @classmethod
-    def load(cls, header: GGMLHeader, options: LoadOptions) -> CTransformersBackend:
-        """Load a checked file. Raises ModelFileError, ModelLoadError, MissingDependency and OptionError."""
+    def load(cls, header: GGMLHeader, options: LoadOptions, name: str) -> CTransformersBackend:
+        """Load a checked file, which holds the model ``name``. Raises ModelFileError, ModelLoadError, MissingDependency
+        and OptionError.
+        """
         decided = facts.plan(header, options)
         facts.check_loadable(header)
         child = Child(ModelSpec(find_library(), header.path.absolute(), header.kind, decided.native_context))
         child.start()
         vocabulary = facts.vocabulary_of(header)
-        info = facts.info_of(header, vocabulary, decided)
+        info = facts.info_of(header, vocabulary, decided, name)
         if child.vocabulary != vocabulary.size or child.context < decided.context:
             child.kill()
             child.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from local_llms.backends.ctransformers.pieces import PieceVocabulary
 from local_llms.backends.ctransformers.vocabulary import Vocabulary
 from local_llms.cores import usable_cores
 from local_llms.errors import ModelFileError, OptionError
-from local_llms.hub.ggml import QUANTIZATION_VERSION, GGMLHeader
+from local_llms.hub.ggml import GGMLHeader
 from local_llms.hub.ggml_check import grouped
 from local_llms.options import DEFAULT_CONTEXT
 
@@ -52,13 +53,6 @@ def check_loadable(header: GGMLHeader) -> None:
             f"{header.path}: ctransformers takes a file for LLaMA 2 70B when its path has the word 70b in it, and this "
             "one is not what its path says. Rename it."
         )
-    if header.quantization_version < QUANTIZATION_VERSION:
-        old = {tensor.type.name for tensor in header.tensors} & {"Q4_0", "Q4_1", "Q8_0"}
-        if old:
-            raise ModelFileError(
-                f"{header.path} is stored as {min(old)} of before May 2023, which ctransformers does not read. Look "
-                "for a newer file of this model, best one in GGUF."
-            )
 
 
 def plan(header: GGMLHeader, options: LoadOptions) -> Plan:
@@ -87,8 +81,8 @@ def vocabulary_of(header: GGMLHeader) -> Vocabulary:
     return ByteVocabulary(header.vocabulary)
 
 
-def info_of(header: GGMLHeader, vocabulary: Vocabulary, decided: Plan) -> BackendInfo:
-    """The facts of a model that was loaded with that plan."""
+def info_of(header: GGMLHeader, vocabulary: Vocabulary, decided: Plan, name: str) -> BackendInfo:
+    """The facts of a model that was loaded with that plan; the file carries no name, so it is the file's."""
     return BackendInfo(
         backend="ctransformers",
         architecture=header.kind,
@@ -106,7 +100,7 @@ def info_of(header: GGMLHeader, vocabulary: Vocabulary, decided: Plan) -> Backen
         special_tokens=vocabulary.special_tokens,
         eos_text=vocabulary.eos_text,
         quantization=most_common_type(header),
-        name=header.path.stem,
+        name=name,
     )
 
 
@@ -114,7 +108,7 @@ def most_common_type(header: GGMLHeader) -> str:
     """The type that most weights have."""
     weights: Counter[str] = Counter()
     for tensor in header.tensors:
-        weights[tensor.type.name] += tensor.size
+        weights[tensor.type.name] += math.prod(tensor.shape)
     return weights.most_common(1)[0][0]
 
 

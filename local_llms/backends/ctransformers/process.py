@@ -70,6 +70,7 @@ class Child:
 
     def start(self) -> None:
         """Start a process and load the model. Raises ModelLoadError, and EngineClosed after ``kill``."""
+        self._end()
         with self._lock:
             self._check_open()
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process

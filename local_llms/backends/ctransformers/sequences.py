@@ -14,7 +14,7 @@ import numpy as np
 
 from local_llms.backends.base import BackendInfo, Chunk, Logits
 from local_llms.backends.ctransformers.process import Child
-from local_llms.errors import DecodeError
+from local_llms.errors import DecodeError, ModelLoadError
 
 
 class Sequences:
@@ -75,7 +75,10 @@ class Sequences:
         """Have the last token of ``tokens`` computed after all before it; the rows that the chunk asks for."""
         if not self._child.alive:
             self._computed = []
-            self._child.start()
+            try:
+                self._child.start()
+            except ModelLoadError as error:
+                raise DecodeError(f"The process that computes could not be started again. {error}") from error
         known = _common(self._computed, tokens)
         first_row = len(tokens) - {"none": 0, "last": 1, "all": len(chunk.tokens)}[chunk.logits]
         at = min(known, first_row)
@@ -84,7 +87,7 @@ class Sequences:
             if self._interrupted.is_set():
                 raise DecodeError("The computation was interrupted.")
             # The library gives the row of the last token of a call: where one is wanted, the call ends.
-            end = min(at + self._step, first_row if at < first_row else at + 1, len(tokens))
+            end = min(at + self._step, max(at, first_row) + 1, len(tokens))
             row = self._evaluate(tokens, at, end, wanted=end > first_row)
             rows += [] if row is None else [row]
             at = end
