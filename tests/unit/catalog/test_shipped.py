@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 
 from local_llms.catalog import (
+    AdapterCard,
     HubSource,
+    ModelCard,
     PackageSource,
     class_names,
     default_model,
     families,
+    find_adapter,
     find_family,
     find_model,
     find_template,
+    list_adapters,
     list_models,
 )
 from local_llms.errors import ModelNotFound
@@ -39,20 +43,82 @@ def test_smollm2() -> None:
     assert (card.licence, card.commercial_use, card.template) == ("Apache-2.0", "yes", "smollm2")
 
 
-@pytest.mark.parametrize("card", list_models(), ids=lambda card: card.name)
-def test_every_model_has_sourced_facts_and_digests(card) -> None:
-    assert card.parameters > 0
-    assert card.context_length > 0
+@pytest.mark.parametrize("card", [*list_models(), *list_adapters()], ids=lambda card: card.name)
+def test_everything_has_sourced_facts_and_a_place(card: ModelCard | AdapterCard) -> None:
     assert card.licence != "unknown"
     assert card.commercial_use != "unknown"
     assert card.licence_source
+    assert card.sources or len(card.notes) > 60, "notes say how one comes by the files"
     for source in card.sources:
-        if isinstance(source, HubSource):
-            # The hub tells the digest when the file is fetched.
-            assert source.file.endswith(".gguf")
-            continue
-        assert isinstance(source, PackageSource), "a file of the user's own cannot be shipped"
-        assert source.sha256 or source.convert != "none"
+        # Of what is on the hub, the hub tells the digest when it is fetched.
+        if not isinstance(source, HubSource):
+            assert isinstance(source, PackageSource), "a file of the user's own cannot be shipped"
+            assert source.sha256 or source.convert != "none"
+
+
+@pytest.mark.parametrize("card", list_models(), ids=lambda card: card.name)
+def test_every_model_has_its_size_and_context(card: ModelCard) -> None:
+    assert card.parameters > 0
+    assert card.context_length > 0
+
+
+def test_no_place_is_named_twice() -> None:
+    places = [
+        (source.repository.lower(), source.file)
+        for card in (*list_models(), *list_adapters())
+        for source in card.sources
+        if isinstance(source, HubSource)
+    ]
+    assert len(places) == len(set(places))
+
+
+def test_nothing_over_llama_is_for_commercial_use() -> None:
+    """The first LLaMA and all that is built on it: models that say so, and adapters over them."""
+    bases = {card.name for card in list_models("llama") if card.template == "plain"}
+    assert bases == {"llama-7b", "llama-13b", "llama-33b", "llama-65b"}
+    over = [card for card in list_models() if card.name in bases or "LLaMA" in card.licence]
+    over += [card for card in list_adapters() if card.base in bases]
+    assert {card.commercial_use for card in over} == {"no"}
+    assert len(over) > 30
+    others = [card for card in list_models(commercial_use=False) if card not in over]
+    assert {card.name for card in others} == {
+        "dolly-v1-6b",
+        "chinese-alpaca-pro-7b",
+        "chinese-alpaca-pro-13b",
+        "chinese-alpaca-pro-33b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("codealpaca-7b", "did not release weights"),
+        ("gpt4-alpaca-lora-7b", "GPT-4-LLM"),
+        ("alpaca-cleaned-lora-7b", "AlpacaDataCleaned"),
+        ("lit-llama-7b", "lit_model.pth"),
+        ("xturing-llama-7b", "no prompt template"),
+        ("alpaca-7b", "weight_diff.py"),
+        ("vicuna-13b-v0", "apply_delta"),
+        ("chinese-alpaca-lora-7b", "enlarges the vocabulary"),
+    ],
+)
+def test_models_of_the_story_have_notes_of_their_own(name: str, says: str) -> None:
+    (card,) = [card for card in (*list_models(), *list_adapters()) if card.name == name]
+    assert says in card.notes
+
+
+def test_adapters_are_found_by_their_base() -> None:
+    over = list_adapters(base="llama-7b")
+    assert {"alpaca-lora-7b", "guanaco-qlora-7b", "chinese-vicuna-lora-7b"} <= {card.name for card in over}
+    assert {card.base for card in over} == {"llama-7b"}
+    assert {card.family for card in list_adapters("guanaco")} == {"guanaco"}
+    assert list_adapters(commercial_use=True) == []
+    card = find_adapter("alpaca-lora-7b")
+    assert (card.template, card.sampling["temperature"]) == ("alpaca-lora", 0.1)
+    with pytest.raises(ModelNotFound, match=r"no adapter 'alpaca-lora7b'\. Did you mean 'alpaca-lora-7b'"):
+        find_adapter("alpaca-lora7b")
+    with pytest.raises(ModelNotFound, match="no model 'lama-7b'"):
+        list_adapters(base="lama-7b")
 
 
 @pytest.mark.parametrize("family", families().values(), ids=lambda family: family.name)
