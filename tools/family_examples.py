@@ -31,8 +31,20 @@ def examples(family: Family) -> Examples:
 
 
 def model_name(family: Family) -> str:
-    """The smallest model of the catalog that the package can load by name, or else the path of a file."""
-    cards = sorted(family.models, key=lambda card: (not card.default, card.parameters, card.name))
+    """The model of the catalog to begin with, or else the path of a file.
+
+    That is one whose files can be fetched, with few conditions, in the family's usual format, and small.
+    """
+    cards = sorted(
+        (card for card in family.models if card.sources),
+        key=lambda card: (
+            not card.default,
+            card.commercial_use == "no",
+            card.template != family.default_template,
+            card.parameters,
+            card.name,
+        ),
+    )
     return cards[0].name if cards else "path/to/model.gguf"
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from local_llms.catalog import Family, FileSource, HubSource, ModelCard, PackageSource, Template, families
+from local_llms.catalog import AdapterCard, Family, FileSource, HubSource, ModelCard, PackageSource, Template, families
 from local_llms.cli.console import count_text, size_text
 from local_llms.templates import EXAMPLE, Places, places, preview_template
 from local_llms.types import Message
@@ -51,10 +51,11 @@ def _index(shipped: Sequence[Family]) -> Iterator[str]:
                 ", ".join(_code(name) for name in (family.classes.llm, family.classes.chat) if name) or "–",
                 ", ".join(_code(template.name) for template in family.templates) or "–",
                 str(len(family.models) or "–"),
+                str(len(family.adapters) or "–"),
                 "; ".join(_licences(family)) or "–",
             ]
         )
-    yield from _table(["family", "classes", "templates", "models", "licences: commercial use"], rows)
+    yield from _table(["family", "classes", "templates", "models", "adapters", "licences: commercial use"], rows)
     yield ""
     yield (
         "llama-index has the first class of each pair. A family without classes of its own is used as `ChatLocal` or "
@@ -72,6 +73,7 @@ def _page(family: Family) -> Iterator[str]:
     yield from _table(["", ""], _facts(family))
     yield ""
     yield from _models(family)
+    yield from _adapters(family)
     shown = examples(family)
     yield from ("## In LangChain", "", *_fenced(shown.langchain, "python"), "")
     yield from ("## In llama-index", "", *_fenced(shown.llama_index, "python"))
@@ -90,7 +92,7 @@ def _facts(family: Family) -> Iterator[Sequence[str]]:
         yield "classes for LangChain", ", ".join(map(_code, classes)) or "`LocalLLM`, `ChatLocal`"
         yield "class for llama-index", _code(family.classes.llm or "LocalLLM")
         yield "template of its classes" if classes else "usual template", _code(family.default_template)
-    if family.models:
+    if family.models or family.adapters:
         yield "licences: commercial use", "; ".join(_licences(family))
 
 
@@ -109,32 +111,61 @@ def _models(family: Family) -> Iterator[str]:
             card.licence,
             card.commercial_use,
             size_text(card.size) if card.size else "–",
-            "<br>".join(_source(source) for source in card.sources),
+            _sources(card),
         ]
         for card in family.models
     ]
     yield from _table(["model", "weights", "context", "licence", "commercial use", "size", "from"], rows)
     yield ""
-    for card in family.models:
+    yield from _notes(family, family.models)
+    yield ""
+
+
+def _adapters(family: Family) -> Iterator[str]:
+    if not family.adapters:
+        return
+    yield "## Adapters"
+    yield ""
+    first = family.adapters[0]
+    yield (
+        f'To be used with `adapter="{first.name}"` over any copy of the base, per model or per call; '
+        f'`model="{first.name}"` loads the base with it.'
+    )
+    yield ""
+    rows = [
+        [_code(card.name), _code(card.base), card.licence, card.commercial_use, _sources(card)]
+        for card in family.adapters
+    ]
+    yield from _table(["adapter", "over", "licence", "commercial use", "from"], rows)
+    yield ""
+    yield from _notes(family, family.adapters)
+    yield ""
+
+
+def _notes(family: Family, cards: Sequence[ModelCard | AdapterCard]) -> Iterator[str]:
+    for card in cards:
         facts = [fact for fact in (card.notes, _sampling_of(card, family), _claim(card)) if fact]
         if facts:
             yield f"- `{card.name}`: {' '.join(facts)}"
-    yield ""
+
+
+def _sources(card: ModelCard | AdapterCard) -> str:
+    return "<br>".join(_source(source) for source in card.sources) or "by hand, see below"
 
 
 def _source(source: PackageSource | FileSource | HubSource) -> str:
     if isinstance(source, PackageSource):
         return f"package `{source.requirement}`, {size_text(source.wheel_size)} to fetch"
     if isinstance(source, HubSource):
-        return f"`hf:{source.repository}:{source.file}`"
+        return f"`hf:{source.repository}{f':{source.file}' if source.file else ''}`"
     return f"file `{source.path}`"
 
 
-def _claim(card: ModelCard) -> str:
+def _claim(card: ModelCard | AdapterCard) -> str:
     return f"The licence is named in {card.licence_source}." if card.licence_source else ""
 
 
-def _sampling_of(card: ModelCard, family: Family) -> str:
+def _sampling_of(card: ModelCard | AdapterCard, family: Family) -> str:
     own = {name: value for name, value in card.sampling.items() if family.sampling.get(name) != value}
     return f"Sampling: {_values(own.items())}." if own else ""
 
@@ -220,7 +251,7 @@ def _markers(texts: Sequence[str]) -> str:
 
 def _licences(family: Family) -> list[str]:
     """Each licence with the commercial use it allows, once, in the order of the models."""
-    return list(dict.fromkeys(f"{card.licence}: {card.commercial_use}" for card in family.models))
+    return list(dict.fromkeys(f"{card.licence}: {card.commercial_use}" for card in (*family.models, *family.adapters)))
 
 
 def _code(text: str) -> str:

@@ -100,7 +100,7 @@ def test_the_code_of_a_page_works(name: str, written: dict[Path, str], capsys: p
     assert len(codes) == 2
     with scripted_model(lambda: ScriptedBackend(listener, context_length=2048), template=None) as model:
         here = f'model="{model.path}"'
-        if family.default_template and family.models and not family.classes.llm:
+        if family.default_template and "template=" not in codes[0] and not family.classes.llm:
             # The catalog tells the template of its own models.
             here += f', template="{family.default_template}"'
         for code in codes:
@@ -133,5 +133,5 @@ def run_on(path: str, code: str) -> None:
 @every_family
 def test_the_model_of_an_example_is_in_the_catalog(name: str) -> None:
     family = find_family(name)
-    if family.models:
+    if any(card.sources for card in family.models):
         assert find_model(model_name(family)).family == name
