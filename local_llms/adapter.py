@@ -34,8 +34,11 @@ from local_llms.options import (
     path_as_text,
 )
 
-CALL_NAMES = (*CallOptions.model_fields, "model", "input_text", "logprobs", "token_callbacks")
+CALL_NAMES = (*CallOptions.model_fields, "model", "input_text", "logprobs", "top_logprobs", "token_callbacks")
 """What one call may set."""
+
+_OF_A_CALL = ("timeout", "input_text", "adapter_scale", "context_overflow", "logprobs", "top_logprobs")
+"""Fields besides sampling that are handed over with every call."""
 
 
 class Handles:
@@ -162,7 +165,15 @@ class GenerationFields(ModelFields, SamplingOptions):
     adapter_scale: float | None = Field(
         default=None, allow_inf_nan=False, description="How strong the adapter is: 1 as trained, 0 not at all."
     )
+    context_overflow: Literal["error", "drop_oldest"] | None = Field(
+        default=None,
+        description="What happens to a conversation that is too long; None: error. drop_oldest leaves out the oldest "
+        "turns, keeps system messages and the last turn, and tells what it left out.",
+    )
     logprobs: bool = Field(default=False, description="Whether answers tell the log-probability of each token.")
+    top_logprobs: int | None = Field(
+        default=None, ge=0, le=20, description="For how many of the most probable tokens at each place as well."
+    )
     token_callbacks: list[TokenCallback] = Field(
         default_factory=list, exclude=True, description="Hear of the start, each token and the end of every request."
     )
@@ -171,13 +182,13 @@ class GenerationFields(ModelFields, SamplingOptions):
         """What one call asks for: the model it names, and the arguments of ``LoadedModel.submit``.
 
         ``given``, the call's own keyword arguments, may hold the fields of ``CallOptions``, ``model``,
-        ``input_text``, ``logprobs`` and ``token_callbacks``. They come before the object's fields; callbacks are added
-        to its own.
+        ``input_text``, ``logprobs``, ``top_logprobs`` and ``token_callbacks``. They come before the object's fields;
+        callbacks are added to its own.
 
         Raises UnknownOption or OptionError, naming ``where``.
         """
         check_names(where, given, dict.fromkeys(CALL_NAMES))
-        names = (*SamplingOptions.model_fields, "timeout", "input_text", "adapter_scale", "logprobs")
+        names = (*SamplingOptions.model_fields, *_OF_A_CALL)
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         call = {name: value for name, value in given.items() if value is not None}
         options = {**own, **call}
@@ -185,5 +196,6 @@ class GenerationFields(ModelFields, SamplingOptions):
         model = options.pop("model", None)
         if "input_text" in options:
             options["input"] = options.pop("input_text")
+        options["logprobs"] = bool(options.get("logprobs") or options.get("top_logprobs"))
         options["token_callbacks"] = [*self.token_callbacks, *call.get("token_callbacks", ())]
         return None if model is None else self._path_as_text(model), options

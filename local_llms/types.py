@@ -5,10 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call. ``parameters``: a JSON Schema of the object of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool. ``id`` tells it from others, so that a result can name it."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +34,15 @@ class Message:
     """One turn of a conversation.
 
     ``content`` is text as the user or the model wrote it. It never becomes a special token, whatever it contains.
+    ``tool_calls`` are the assistant's. The result of a call is a message of the role "tool": ``name`` is the tool's, and
+    ``failed`` says that it is an error.
     """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +89,7 @@ class SamplingParams:
 class TokenLogprob:
     """A token that was possible at one place of an answer, and the natural logarithm of its probability there.
 
-    ``data`` are the bytes that it would have added to the text; of a special token, its marker's.
+    ``data`` are the bytes that it is by itself; of a special token, those of its marker.
     """
 
     token_id: int
@@ -86,7 +109,8 @@ class TokenEvent:
     ``text`` is what this token added to the answer. It is empty while a multi-byte character is incomplete or while
     the text may still become a stop string; a later event then carries it. ``logprob`` is the natural logarithm of the
     token's probability under the model, before temperature and cuts; None unless it was asked for. ``top_logprobs`` are
-    the most probable tokens at this place, the most probable first; empty unless they were asked for.
+    the most probable tokens at this place, the most probable first; empty unless they were asked for. ``data`` are the
+    bytes that the token is by itself, whatever has become text; empty unless log-probabilities were asked for.
     """
 
     index: int
@@ -94,6 +118,7 @@ class TokenEvent:
     text: str
     logprob: float | None = None
     top_logprobs: tuple[TokenLogprob, ...] = ()
+    data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

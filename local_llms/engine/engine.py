@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from local_llms.backends.base import Backend, BackendInfo
 from local_llms.constraints import Compiler
 from local_llms.engine.job import Job
+from local_llms.engine.logprobs import TokenNames
 from local_llms.engine.request import Request, room_for
 from local_llms.engine.stats import EngineStats
 from local_llms.engine.stream import Observer, Stream
@@ -34,6 +35,7 @@ class Engine:
         self._backend = backend
         self._process = os.getpid()
         self._compiler = Compiler(backend)
+        self._names = TokenNames(backend)
         self._worker = Worker(backend, max_parallel=max_parallel, max_queue=max_queue)
 
     @property
@@ -59,7 +61,7 @@ class Engine:
         """
         self._check_process()
         self._check(request)
-        job = Job(request, self.info, self._backend.token_bytes, time.monotonic())
+        job = Job(request, self.info, self._backend.token_bytes, self._names, time.monotonic())
         self._worker.submit(job)
         worker = self._worker
         stream = Stream(job.channel, lambda: worker.cancel(job), deadline=request.deadline, observers=observers)

@@ -9,20 +9,22 @@ from numpy.typing import NDArray
 
 from local_llms.backends.base import BackendInfo, Chunk
 from local_llms.engine.channel import Channel
-from local_llms.engine.logprobs import Likely, log_probabilities
+from local_llms.engine.logprobs import TokenNames, likely, log_probabilities
 from local_llms.engine.request import Request, Sequence, room_for
 from local_llms.engine.sampler import Allowed, Sampler
 from local_llms.engine.text import TextAssembler
 from local_llms.errors import AnswerCut, ConstraintError
 from local_llms.types import Completion, FinishReason, Timings, TokenEvent, TokenLogprob, Usage
 
-TokenLogprobs = tuple[float, tuple[TokenLogprob, ...]]
+TokenLogprobs = tuple[TokenLogprob, tuple[TokenLogprob, ...]]
 
 
 class Job:
     """What the worker keeps of a request until its stream is closed."""
 
-    def __init__(self, request: Request, info: BackendInfo, token_bytes: Callable[[int], bytes], now: float) -> None:
+    def __init__(
+        self, request: Request, info: BackendInfo, token_bytes: Callable[[int], bytes], names: TokenNames, now: float
+    ) -> None:
         """``now`` is the time of submission."""
         self.request = request
         self.channel = Channel()
@@ -33,11 +35,11 @@ class Job:
         self._vocabulary_size = info.vocabulary_size
         self._text = TextAssembler(request.params.stop)
         self._token_bytes = token_bytes
+        self._names = names
         room = room_for(info) - len(request.prompt_ids)
         self._limit = min(request.params.max_tokens or room, room)
         self._pieces: list[str] = []
         self._logprobs: list[float] = []
-        self._likely = Likely(request.top_logprobs, token_bytes, info.special_tokens) if request.logprobs else None
         self._top_logprobs: list[tuple[TokenLogprob, ...]] = []
         self._submitted = now
         self.started: float | None = None
@@ -71,7 +73,9 @@ class Job:
 
     def look(self, row: NDArray[np.float32], token: int) -> TokenLogprobs | None:
         """The log-probability of a sampled token and what else was likely, where that is wanted."""
-        return None if self._likely is None or token < 0 else self._likely.of(row, token)
+        if token < 0 or not self.request.logprobs:
+            return None
+        return likely(row, token, self.request.top_logprobs, self._names)
 
     def accept(self, token: int, seen: TokenLogprobs | None, now: float) -> Completion | AnswerCut | None:
         """Take the sampled token and send its event; returns the outcome where this was the last one.
@@ -104,11 +108,13 @@ class Job:
                 text += self._text.finish()
         if text:
             self._pieces.append(text)
-        logprob, likely = (None, ()) if seen is None else seen
-        if logprob is not None:
-            self._logprobs.append(logprob)
-            self._top_logprobs += [likely] if self.request.top_logprobs else []
-        self.channel.push(TokenEvent(index, token, text, logprob, likely))
+        event = TokenEvent(index, token, text)
+        if seen is not None:
+            own, others = seen
+            self._logprobs.append(own.logprob)
+            self._top_logprobs += [others] if others else []
+            event = TokenEvent(index, token, text, own.logprob, others, own.data)
+        self.channel.push(event)
         if reason is None:
             return None
         completion = self._completion(reason, now)

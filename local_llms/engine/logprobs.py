@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from local_llms.backends.base import Backend
 from local_llms.types import TokenLogprob
 
 Row = NDArray[np.float32]
 
 
-class Likely:
-    """What one request wants to know of each token: its log-probability, and the most probable tokens at its place."""
+class TokenNames:
+    """What tokens are called: the bytes of ordinary ones, the markers of special ones. May be used from any thread."""
 
-    def __init__(self, count: int, token_bytes: Callable[[int], bytes], markers: Mapping[str, int]) -> None:
-        """``count``: how many tokens of each place. ``markers``: the text of each special token → its id."""
-        self._count = count
-        self._token_bytes = token_bytes
-        self._markers = {number: text.encode() for text, number in markers.items()} if count else {}
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
-    def of(self, row: Row, token: int) -> tuple[float, tuple[TokenLogprob, ...]]:
-        """The token's own, and the most probable tokens, the first one first, of logits of shape (vocabulary,)."""
-        if not self._count:
-            return log_probability(row, token), ()
-        norm = _log_sum(row)
-        best = np.argpartition(-row, min(self._count, row.shape[0] - 1))[: self._count]
-        best = best[np.argsort(-row[best], kind="stable")]
-        likely = tuple(TokenLogprob(int(other), float(row[other]) - norm, self._bytes(int(other))) for other in best)
-        return float(row[token]) - norm, likely
+    @cached_property
+    def _markers(self) -> dict[int, bytes]:
+        return {number: text.encode() for text, number in self._backend.info.special_tokens.items()}
 
-    def _bytes(self, token: int) -> bytes:
-        return self._markers.get(token) or self._token_bytes(token)
+    def __call__(self, token: int) -> bytes:
+        """The name of a token."""
+        return self._markers.get(token) or self._backend.token_bytes(token)
+
+
+def likely(row: Row, token: int, count: int, names: TokenNames) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:
+    """A token, and the ``count`` most probable ones, the first one first, under logits of shape (vocabulary,)."""
+    norm = _log_sum(row)
+
+    def told(other: int) -> TokenLogprob:
+        return TokenLogprob(other, float(row[other]) - norm, names(other))
+
+    if not count:
+        return told(token), ()
+    best = np.argpartition(row, -count)[-count:]
+    return told(token), tuple(told(int(other)) for other in best[np.lexsort((best, -row[best]))])
 
 
 def log_probability(row: Row, token: int) -> float:

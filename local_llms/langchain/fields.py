@@ -28,7 +28,7 @@ LONGEST_PAUSE = 4.0
 
 _TOOLS = frozenset({"tools", "tool_choice", "functions", "function_call", "response_format"})
 _NOT_ASKED = frozenset({"stream", "stream_usage"})
-_ASKED = (*SamplingOptions.model_fields, "logprobs", "input_text")
+_ASKED = (*SamplingOptions.model_fields, "adapter_scale", "context_overflow", "logprobs", "top_logprobs", "input_text")
 
 
 class TextFields(GenerationFields):

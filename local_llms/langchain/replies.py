@@ -1,12 +1,14 @@
 """From this package's answers to LangChain's: messages, generations, chunks, and what is told about them.
 
 A finished answer tells its model's name, ``finish_reason`` ("stop" or "length"), ``stop_match`` (the stop string that
-ended it, if one did), usage, and ``timings`` (seconds: queued, first_token, total; and tokens_per_second). Of a stream,
+ended it, if one did), usage, and ``timings`` (seconds: queued, first_token, total; and tokens_per_second); and where
+``context_overflow="drop_oldest"`` left messages out, "dropped_messages", each with "role" and "content". Of a stream,
 only the last chunk does, so that nothing is counted twice.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -14,7 +16,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
 from local_llms.callbacks import TokenCallback
-from local_llms.types import Completion, TokenEvent
+from local_llms.types import Completion, TokenEvent, TokenLogprob
 
 PROVIDER = "local_llms"
 
@@ -85,7 +87,7 @@ def token_usage(completions: list[Completion]) -> dict[str, int]:
 
 def _facts(completion: Completion, model: str) -> dict[str, Any]:
     timings = completion.timings
-    return {
+    facts: dict[str, Any] = {
         "model_name": model,
         "finish_reason": completion.finish_reason,
         "stop_match": completion.stop_match,
@@ -96,6 +98,9 @@ def _facts(completion: Completion, model: str) -> dict[str, Any]:
             "tokens_per_second": timings.tokens_per_second,
         },
     }
+    if completion.dropped_messages:
+        facts["dropped_messages"] = [asdict(message) for message in completion.dropped_messages]
+    return facts
 
 
 def _info(completion: Completion, model: str) -> dict[str, Any]:
@@ -105,6 +110,8 @@ def _info(completion: Completion, model: str) -> dict[str, Any]:
             "token_ids": list(completion.token_ids),
             "token_logprobs": list(completion.token_logprobs),
         }
+        if completion.top_logprobs:
+            info["logprobs"]["top_logprobs"] = [[_token(one) for one in likely] for likely in completion.top_logprobs]
     return info
 
 
@@ -119,9 +126,9 @@ def _usage(completion: Completion) -> UsageMetadata:
 
 
 def _logprob(event: TokenEvent) -> dict[str, Any]:
-    return {
-        "token": event.text,
-        "bytes": list(event.text.encode()),
-        "logprob": event.logprob,
-        "top_logprobs": [],
-    }
+    own = TokenLogprob(event.token_id, event.logprob or 0.0, event.data)
+    return {**_token(own), "top_logprobs": [_token(other) for other in event.top_logprobs]}
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "bytes": list(token.data), "logprob": token.logprob}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LogProb, MessageRole
 
 from local_llms.callbacks import TokenCallback
 from local_llms.models import Stream
-from local_llms.types import Completion, TokenEvent
+from local_llms.types import Completion, TokenEvent, TokenLogprob
 
 ResponseT = TypeVar("ResponseT", ChatResponse, CompletionResponse)
 
@@ -44,8 +44,9 @@ class Reply(Generic[ResponseT]):
 
     A finished answer's ``raw`` has "model", "usage" (prompt_tokens, completion_tokens, total_tokens,
     cached_prompt_tokens), "finish_reason" ("stop" or "length"), "stop_match" and "timings" (seconds: queued,
-    first_token, total; and tokens_per_second). ``additional_kwargs`` repeats the first three of the usage, where older
-    counters look. Of a stream, only the last piece has them, so that nothing is counted twice.
+    first_token, total; and tokens_per_second); and where ``context_overflow="drop_oldest"`` left messages out,
+    "dropped_messages", each with "role" and "content". ``additional_kwargs`` repeats the first three of the usage,
+    where older counters look. Of a stream, only the last piece has them, so that nothing is counted twice.
     """
 
     stream: Stream
@@ -104,7 +105,7 @@ class Reply(Generic[ResponseT]):
             "total_tokens": usage.total_tokens,
         }
         timings = completion.timings
-        raw = {
+        raw: dict[str, Any] = {
             "model": self.model,
             "usage": {**counts, "cached_prompt_tokens": usage.cached_prompt_tokens},
             "finish_reason": completion.finish_reason,
@@ -116,8 +117,13 @@ class Reply(Generic[ResponseT]):
                 "tokens_per_second": timings.tokens_per_second,
             },
         }
+        if completion.dropped_messages:
+            raw["dropped_messages"] = [asdict(message) for message in completion.dropped_messages]
         return {"raw": raw, "additional_kwargs": counts}
 
 
 def _logprobs(event: TokenEvent) -> list[LogProb]:
-    return [LogProb(token=event.text, logprob=event.logprob or 0.0, bytes=list(event.text.encode()))]
+    """The token itself, and then the others that were likely at its place."""
+    own = TokenLogprob(event.token_id, event.logprob or 0.0, event.data)
+    others = [other for other in event.top_logprobs if other.token_id != event.token_id]
+    return [LogProb(token=one.text, logprob=one.logprob, bytes=list(one.data)) for one in (own, *others)]

@@ -45,7 +45,8 @@ def test_models_take_the_same_options(kind, base):
     assert set(ours) == {
         *LoadingOptions.model_fields,
         *SamplingOptions.model_fields,
-        *("model", "timeout", "input_text", "logprobs", "token_callbacks"),
+        *("model", "timeout", "input_text", "adapter_scale", "context_overflow"),
+        *("logprobs", "top_logprobs", "token_callbacks"),
     }
 
 

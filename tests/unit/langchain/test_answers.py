@@ -121,8 +121,9 @@ def test_log_probabilities(scripted):
     whole = llm.invoke("Hi").response_metadata["logprobs"]["content"]
     chunks = list(llm.stream("Hi"))
     assert sum(chunks[1:], chunks[0]).response_metadata["logprobs"]["content"] == whole
-    assert [item["token"] for item in whole] == ["H", "", "é", ""]
-    assert [item["bytes"] for item in whole] == [[72], [], list("é".encode()), []]
+    assert [item["token"] for item in whole] == ["H", "\ufffd", "\ufffd", "</s>"]
+    assert [item["bytes"] for item in whole] == [[72], [0xC3], [0xA9], list(b"</s>")]
+    assert [item["top_logprobs"] for item in whole] == [[]] * 4
     assert all(item["logprob"] < 0 for item in whole)
     assert "logprobs" not in llm.invoke("Hi", logprobs=False).response_metadata
 

@@ -196,7 +196,7 @@ def test_another_model_for_one_call(scripted):
 async def test_log_probabilities(scripted):
     llm = LocalLLM(model=scripted("abc").path, template="chatml")
     whole = llm.complete("Hi", logprobs=True)
-    assert [entry.token for (entry,) in whole.logprobs] == ["a", "b", "c", ""]
+    assert [entry.token for (entry,) in whole.logprobs] == ["a", "b", "c", "</s>"]
     assert all(entry.logprob < 0 for (entry,) in whole.logprobs)
     pieces = [piece async for piece in await llm.astream_complete("Hi", logprobs=True)]
     assert [entry for piece in pieces for entry in piece.logprobs or []] == whole.logprobs
