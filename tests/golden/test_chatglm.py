@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from local_llms.backends import transformers
 from local_llms.backends.base import Adapter, Backend, Chunk, LoadOptions
-from tests.chatglm_files import ICE_MARKERS, write_folder, write_pieces
+from tests.chatglm_files import ICE_MARKERS, first_config, write_folder, write_pieces
 
 pytest.importorskip("torch")
 pytest.importorskip("sentencepiece")
@@ -79,21 +79,7 @@ def write_first(reader: Reader, folder: Path, *, parts: int) -> Path:
         f"{layer}.attention.rotary_emb.inv_freq": np.zeros(1, np.float32),
         "lm_head.weight": identity(),
     }
-    config = {
-        "architectures": ["ChatGLMModel"],
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "gmask_token_id": 1,
-        "mask_token_id": 4,
-        "hidden_size": HIDDEN,
-        "inner_hidden_size": 4 * HIDDEN,
-        "layernorm_epsilon": 1e-5,
-        "max_sequence_length": 64,
-        "num_attention_heads": HEADS,
-        "num_layers": 1,
-        "position_encoding_2d": True,
-        "vocab_size": ROWS,
-    }
+    config = first_config(ROWS, HIDDEN, 4 * HIDDEN, layers=1)
     write_folder(folder, config, tensors, parts=parts)
     write_pieces(folder / "ice_text.model", 500, control=ICE_MARKERS)
     return folder
