@@ -53,7 +53,8 @@ def parse_family(text: str, file: str, folder: Path | None) -> Family:
         # A table whose rows are wrong is also too short for pydantic: what is inside it says enough.
         inner = {item["loc"][:length] for item in items for length in range(len(item["loc"]))}
         problems = [_sentence(text, item) for item in items if item["loc"] not in inner]
-        raise CatalogError(f"{file} has mistakes: " + "; ".join(problems[:5]) + ".") from None
+        told = "; ".join(problems[:5])
+        raise CatalogError(f"{file} has mistakes: {told}{'' if told.endswith('?') else '.'}") from None
 
 
 def _sentence(text: str, item: ErrorDetails) -> str:
