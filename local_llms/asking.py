@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from local_llms.backends.base import Adapter
-from local_llms.constraints import Constraint, heed
+from local_llms.constraints import Constraint, constraint_of, heed, json_value
 from local_llms.engine import Engine, Request, room_for
 from local_llms.errors import EmptyPrompt, OptionError
 from local_llms.options import CallOptions
-from local_llms.prompts import check_not_empty, encode, encode_within, render
+from local_llms.prompts import Prompt, check_not_empty, encode, encode_within, render
 from local_llms.resolve import ChosenTemplate, adapter_path
+from local_llms.tools import ToolUse, as_dictionaries, constraint_for, format_of, spoken
 from local_llms.types import Completion, Message, SamplingParams, Score
 
 PromptInput = str | Sequence[Message]
@@ -60,19 +61,25 @@ def answer_request(
     input: str | None,
     defaults: Mapping[str, Any],
     adapter: ModelAdapter,
-    constraint: Constraint | None,
+    held_to: Mapping[str, Any],
+    tools: ToolUse | None,
     logprobs: bool,
     top_logprobs: int,
 ) -> Request:
-    """A request for an answer; ``defaults``: how its family samples. Raises what ``LoadedModel.submit`` raises."""
+    """A request for an answer; ``defaults``: how its family samples. Raises what ``LoadedModel.submit`` raises.
+
+    ``held_to``: what ``constraint_of`` takes.
+    """
     if not 0 <= top_logprobs <= MOST_LIKELY:
         raise OptionError(f"top_logprobs={top_logprobs}: give a number from 0 to {MOST_LIKELY}.")
     messages, info = messages_of(prompt), engine.info
     check_not_empty(messages, input)
     params = call.resolve(defaults, chosen.template.stop)
 
+    constraint = _constraint(chosen, held_to, tools)
+
     def ids_of(some: Sequence[Message]) -> list[int]:
-        return encode(render(chosen.template, some, input=input), engine.backend)
+        return encode(write(chosen, some, input, tools), engine.backend)
 
     dropped: tuple[Message, ...] = ()
     if call.context_overflow == "drop_oldest":
@@ -91,6 +98,24 @@ def answer_request(
         constraint=None if constraint is None else engine.constraints.compile(constraint),
         dropped_messages=dropped,
     )
+
+
+def write(chosen: ChosenTemplate, messages: Sequence[Message], input: str | None, tools: ToolUse | None) -> Prompt:
+    """The prompt of a conversation, with the tools that may be called in it."""
+    form = format_of(chosen.template)
+    shown = tools.callable if tools is not None else ()
+    listed = as_dictionaries(shown) if shown and not form.describe else None
+    return render(chosen.template, spoken(messages, form, shown), input=input, tools=listed)
+
+
+def _constraint(chosen: ChosenTemplate, held_to: Mapping[str, Any], tools: ToolUse | None) -> Constraint | None:
+    if tools is None:
+        return constraint_of(**held_to)
+    others = [name for name, value in held_to.items() if value is not None and name != "schema"]
+    if others:
+        raise OptionError(f"{others[0]}= and tools contradict each other. With tools an answer may have a schema=.")
+    schema = held_to.get("schema")
+    return constraint_for(format_of(chosen.template), tools, None if schema is None else json_value(schema))
 
 
 def score_request(engine: Engine, text: str, call: CallOptions, adapter: ModelAdapter) -> tuple[Request, int]:

@@ -18,20 +18,21 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.asking import ModelAdapter, PromptInput, answer_request, messages_of, score_of, score_request
+from local_llms.asking import ModelAdapter, PromptInput, answer_request, messages_of, score_of, score_request, write
 from local_llms.backends.base import LoadOptions
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import ModelCard, find_family, find_template
-from local_llms.constraints import CONSTRAINTS, SchemaLike, constraint_of
+from local_llms.constraints import CONSTRAINTS, SchemaLike
 from local_llms.describe import ModelInfo, describe
 from local_llms.engine import Engine, EngineStats, Request, Stream, Turns
 from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
 from local_llms.hub import changes_vocabulary
 from local_llms.options import CallOptions, LoadingOptions, check_names, parse_options
 from local_llms.pool import SharedEngine, Weights, pool
-from local_llms.prompts import MessageLike, Preview, Prompt, encode, preview, render, text_of
+from local_llms.prompts import MessageLike, Preview, encode, preview, text_of
 from local_llms.resolve import ChosenTemplate, ModelName, adapter_path, choose_template, find_source
-from local_llms.types import Completion, Score
+from local_llms.tools import ReplyReader, ToolUse, format_of
+from local_llms.types import Completion, Score, Tool
 
 __all__ = ["EngineStats", "LoadedModel", "ModelInfo", "PromptInput", "Stream", "load_model"]
 
@@ -106,6 +107,9 @@ class LoadedModel:
         regex: str | None = None,
         choices: Sequence[str] | None = None,
         grammar: str | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: str | None = None,
+        parallel_tool_calls: bool | None = None,
         logprobs: bool = False,
         top_logprobs: int = 0,
         token_callbacks: Sequence[TokenCallback] = (),
@@ -126,11 +130,16 @@ class LoadedModel:
         - ``choices``: the answer is one of these texts.
         - ``grammar``: the answer is of this context-free grammar, in llguidance's dialect of Lark.
 
+        ``tools``: functions that the answer may call, told to the model in its family's own way; ``reader`` reads the
+        calls. ``tool_choice``: "auto" (the default), "required", "none", or a tool's name. ``parallel_tool_calls``:
+        whether there may be several, None or True where the family's format has a way to write them. With tools, a
+        ``schema`` is for the answer that calls none.
+
         Raises EmptyPrompt, ContextOverflow, TemplateError, ConstraintError, UnsupportedFeature, OptionError,
         UnknownOption, MissingDependency, EngineBusy or EngineClosed.
         """
         call = CallOptions.parse("generate()", options)
-        constraint = constraint_of(schema=schema, regex=regex, choices=choices, grammar=grammar)
+        use = ToolUse.of(tools, tool_choice, parallel_tool_calls)
         with self._use() as engine:
             # First, since a model that only makes embeddings has no template either.
             engine.check_generates()
@@ -142,7 +151,8 @@ class LoadedModel:
                 input=input,
                 defaults=self._sampling_defaults(),
                 adapter=self._adapter,
-                constraint=constraint,
+                held_to={"schema": schema, "regex": regex, "choices": choices, "grammar": grammar},
+                tools=use,
                 logprobs=logprobs or bool(token_callbacks),
                 top_logprobs=top_logprobs,
             )
@@ -152,7 +162,7 @@ class LoadedModel:
         """Like ``submit``, without holding the event loop up by a long text, a reload, or many requests at once."""
         size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
         # What is compiled or fetched may be here already, but only a thread can find that out without waiting.
-        slow = {*CONSTRAINTS, "adapter"}
+        slow = {*CONSTRAINTS, "adapter", "tools"}
         if self._shared.loaded and size < LONG_PROMPT and slow.isdisjoint(options):
             await _turns.next()
             return self.submit(prompt, **options)
@@ -255,14 +265,21 @@ class LoadedModel:
         with self._use() as engine:
             return engine.backend.tokenize(text)
 
-    def count_tokens(self, prompt: PromptInput, *, input: str | None = None) -> int:
-        """Tokens that ``generate`` would send for this prompt, template and BOS included."""
+    def reader(self, tools: Sequence[Tool], tool_choice: str | None = None, template: str | None = None) -> ReplyReader:
+        """Tells what an answer says and what it calls; the arguments are those that ``submit`` was given."""
+        use = ToolUse.of(tools, tool_choice, None)
+        names = [] if use is None else [tool.name for tool in use.callable]
+        return ReplyReader(format_of(self._template(template).template), names)
+
+    def count_tokens(self, prompt: PromptInput, *, input: str | None = None, tools: Sequence[Tool] = ()) -> int:
+        """Tokens that ``generate`` would send for this prompt, template, tools and BOS included."""
+        use = ToolUse.of(tools, None, None)
         with self._use() as engine:
-            return len(encode(self._render(self._template(None), prompt, input), engine.backend))
+            return len(encode(write(self._template(None), messages_of(prompt), input, use), engine.backend))
 
     def render(self, prompt: PromptInput, *, input: str | None = None) -> str:
         """The text that ``generate`` would send."""
-        return text_of(self._render(self._template(None), prompt, input))
+        return text_of(write(self._template(None), messages_of(prompt), input, None))
 
     def preview(self, messages: Sequence[MessageLike], **options: Any) -> Preview:
         """What a conversation becomes: structure and content apart, and the tokens. Options are those of ``render``."""
@@ -325,9 +342,6 @@ class LoadedModel:
                 'Name one with template=, or use template="plain" to send prompts as they are.'
             )
         return self._chosen
-
-    def _render(self, chosen: ChosenTemplate, prompt: PromptInput, input: str | None) -> Prompt:
-        return render(chosen.template, messages_of(prompt), input=input)
 
     def _sampling_defaults(self) -> dict[str, Any]:
         if self._card is not None:

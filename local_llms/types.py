@@ -34,8 +34,8 @@ class Message:
     """One turn of a conversation.
 
     ``content`` is text as the user or the model wrote it. It never becomes a special token, whatever it contains.
-    ``tool_calls`` are the assistant's. The result of a call is a message of the role "tool": ``name`` is the tool's, and
-    ``failed`` says that it is an error.
+    ``tool_calls`` are the assistant's. The result of a call is a message of the role "tool", ``name`` is the tool's,
+    and ``failed`` says that it is an error.
     """
 
     role: Role

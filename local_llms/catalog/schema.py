@@ -36,6 +36,47 @@ SamplingDefaults = Annotated[Mapping[str, Any], PlainValidator(_sampling_default
 """Names of ``SamplingOptions`` → values, checked as a caller's own would be."""
 
 
+class ToolFormat(BaseModel):
+    """How a template's models are told of tools, call them and read results.
+
+    - ``describe``: Jinja text that describes ``tools`` in words, for the system message or the first question; "" where
+      the template writes ``tools`` itself.
+    - ``call``: a call as the model writes it, with $name and $arguments in it.
+    - ``marker``: what ``call`` begins with and by what it is told from other text.
+    - ``arguments``: how $arguments are written: "json", an object, or "python", keyword arguments.
+    - ``anywhere``: whether text may stand before a call; else a call is all of the answer.
+    - ``text``: what the model writes in front of an answer that is no call, where the format asks for it.
+    - ``parallel``: whether an answer may hold several calls, and ``between``: what stands between two of them.
+    - ``calls``: how the template takes the calls of earlier answers: "text", as the model wrote them; "message", as
+      ``message.tool_calls``; "metadata", each as a message whose ``metadata`` is the tool's name.
+    - ``results``: whether results are messages of the role "tool" or, as text, of the user.
+    - ``provenance``: where the format is taken from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    describe: str = ""
+    call: str = '<tool_call>\n{"name": "$name", "arguments": $arguments}\n</tool_call>'
+    marker: str = "<tool_call>"
+    arguments: Literal["json", "python"] = "json"
+    anywhere: bool = True
+    text: str = ""
+    parallel: bool = True
+    between: str = "\n"
+    calls: Literal["text", "message", "metadata"] = "text"
+    results: Literal["tool", "user"] = "user"
+    provenance: str = ""
+
+    @model_validator(mode="after")
+    def _is_a_call(self) -> Self:
+        before, name, rest = self.call.partition("$name")
+        if not name or rest.count("$arguments") != 1 or "$arguments" in before or not before.startswith(self.marker):
+            raise ValueError("call needs $name and behind it $arguments, and begins with the marker")
+        if self.anywhere and not self.marker:
+            raise ValueError("a call that may stand anywhere needs a marker")
+        return self
+
+
 class Template(BaseModel):
     """How messages become a prompt.
 
@@ -46,6 +87,7 @@ class Template(BaseModel):
     - ``default_system``: the system message of a conversation that has none.
     - ``apart``: a regular expression. What it matches, from structure to structure, the model's own project tokenizes
       apart from what follows. Content matches as NUL characters only.
+    - ``tools``: how these models call tools; None where that is only described to them in words.
     - ``provenance``: where the format is taken from, as ``owner/repository:path@commit``.
     """
 
@@ -59,6 +101,7 @@ class Template(BaseModel):
     stop_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     default_system: str | None = None
     apart: str = ""
+    tools: ToolFormat | None = None
     provenance: str = ""
 
     @field_validator("apart")
@@ -204,4 +247,5 @@ __all__ = [
     "PackageSource",
     "Source",
     "Template",
+    "ToolFormat",
 ]
