@@ -193,7 +193,8 @@ class Network(Protocol):
     def settled(self, ids: Sequence[int]) -> bool:
         """Whether the keys and values of a sequence's first tokens stay as they are, whatever follows.
 
-        Always true of an ordinary model. Where it is not, they are computed when a row is asked for, and again later.
+        Always true of an ordinary model. Where it is not, they are computed only when a row is asked for, from what
+        precedes each token, and are computed again once it is.
         """
         ...
 

@@ -104,7 +104,8 @@ class Sequences:
     def _lasting(self, sequence: int, length: int) -> int:
         """Of a sequence's first tokens, how many have the keys and values that they have without the rest."""
         tokens, computed = self._tokens[sequence], self._computed[sequence]
-        return min(computed, length) if length == len(tokens) or self._network.settled(tokens[:length]) else 0
+        lasting = self._network.settled(tokens[:length]) or not self._network.settled(tokens)
+        return min(computed, length) if lasting else 0
 
     def _place(self, chunks: Sequence[Chunk]) -> list[_Piece]:
         """Where all tokens stand, and cells for them. Raises CacheFull, and changes nothing then."""
