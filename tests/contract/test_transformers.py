@@ -9,6 +9,7 @@ import pytest
 
 from local_llms.backends import transformers
 from local_llms.backends.base import Backend, LoadOptions
+from local_llms.testing.adapter_contract import AdapterContract
 from local_llms.testing.backend_contract import BackendContract
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -51,3 +52,21 @@ class TestGLM(BackendContract):
     def load(cls, shared_data: Path) -> Callable[[], Backend]:
         options = LoadOptions(cache_tokens=512, max_parallel=4, threads=1)
         return lambda: transformers.load(shared_data / "models/glm-stories", options)
+
+
+class TestLora(AdapterContract):
+    """The Shakespeare LoRA over stories260K, as PEFT saved it."""
+
+    tolerance = 0.001
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def load(cls, shared_data: Path) -> Callable[[], Backend]:
+        path = shared_data / "models/stories260K/hf"
+        options = LoadOptions(context_length=512, cache_tokens=1024, max_parallel=4, threads=1)
+        return lambda: transformers.load(path, options)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def adapter(cls, shared_data: Path) -> Path:
+        return shared_data / "models/stories260K-lora"
