@@ -13,12 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from local_llms import errors
+from local_llms.catalog.reader import parse_family
 from local_llms.cli.main import COMMANDS, app
 from local_llms.options import CallOptions, LoadingOptions, SamplingOptions
 from local_llms.types import SamplingParams
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FAMILIES = sorted((ROOT / "docs" / "families").glob("*.md"))
+"""Written from data; tests/unit/test_family_pages.py runs what they show."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -84,15 +87,20 @@ def rows(page: Path) -> dict[str, list[str]]:
 
 
 def test_the_options_table_is_complete_and_right() -> None:
-    shown = rows(ROOT / "README.md")
-    for option, field in LoadingOptions.model_fields.items():
-        assert shown[option][0] == str(field.default), option
+    shown = rows(ROOT / "docs" / "options.md")
+    for option, field in {**LoadingOptions.model_fields, **CallOptions.model_fields}.items():
+        if option not in SamplingOptions.model_fields:
+            assert shown[option][0] == str(field.default), option
     for option in SamplingOptions.model_fields:
         default = getattr(SamplingParams(), option)
         assert shown[option][0] == (str(default) if default not in ({}, ()) else "None"), option
-    text = (ROOT / "README.md").read_text("utf-8")
-    for option in set(CallOptions.model_fields) - set(SamplingOptions.model_fields):
-        assert f"`{option}`" in text
+    known = {*LoadingOptions.model_fields, *CallOptions.model_fields}
+    assert set(shown) == known, "options that are no more"
+
+
+def test_the_catalog_files_that_are_shown_are_right() -> None:
+    texts = [text for page in PAGES for _, text in blocks(page, "toml") if "title =" in text]
+    assert {parse_family(text, "a page", ROOT).name for text in texts} == {"robin", "mine"}
 
 
 def test_the_error_tree_is_complete() -> None:
@@ -103,7 +111,7 @@ def test_the_error_tree_is_complete() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *FAMILIES]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{name(page)} links to {target}"
