@@ -12,12 +12,14 @@ from typer.core import TyperGroup
 from local_llms.cli.bench import bench
 from local_llms.cli.cache import cache
 from local_llms.cli.chat import chat
+from local_llms.cli.compare import compare
 from local_llms.cli.complete import complete
 from local_llms.cli.console import out
 from local_llms.cli.demo import demo
 from local_llms.cli.info import info
 from local_llms.cli.models_table import list_
 from local_llms.cli.pull import pull
+from local_llms.cli.quantize import quantize
 from local_llms.cli.template import template
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -30,6 +32,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pull": pull,
     "cache": cache,
     "bench": bench,
+    "quantize": quantize,
+    "compare": compare,
 }
 
 

@@ -39,9 +39,11 @@ class Silent:
 
 
 class ProgressBar:
-    """A bar on standard error that goes away when the download is over."""
+    """A bar on standard error that goes away when the work is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "Fetching") -> None:
+        """``doing``: what stands before the model's name."""
+        self._doing = doing
         self._bar: RichBar | None = None
 
     def start(self, name: str, total_bytes: int) -> None:
@@ -49,9 +51,9 @@ class ProgressBar:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("Fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._bar.add_task(name, total=total_bytes)
+        self._bar.add_task(f"{self._doing} {name}", total=total_bytes)
         self._bar.start()
 
     def advance_to(self, done_bytes: int) -> None:
@@ -66,6 +68,6 @@ class ProgressBar:
             self._bar = None
 
 
-def default_progress() -> Progress:
+def default_progress(doing: str = "Fetching") -> Progress:
     """A bar where standard error is a terminal; nothing elsewhere."""
-    return ProgressBar() if sys.stderr is not None and sys.stderr.isatty() else Silent()
+    return ProgressBar(doing) if sys.stderr is not None and sys.stderr.isatty() else Silent()

@@ -14,6 +14,7 @@ Its ``Llama`` class is not used: that serves one sequence, and two threads in it
 ``lora_file``         whether an adapter's file is sound and fits the model
 ``sequences``         the KV cache or the recurrent states: decode, copy, cut, free
 ``embedder``          vectors of texts
+``quantizer``         stores the weights of a file smaller; ``quantizer_program`` runs in a process of its own
 ``backend``           ties these to the protocol
 ====================  ==================================================================================
 """
@@ -24,8 +25,10 @@ import importlib.util
 from pathlib import Path
 
 from local_llms.backends.base import Backend, LoadOptions
+from local_llms.backends.llama_cpp.quantizer import quantized
 from local_llms.errors import MissingDependency
 from local_llms.hub.gguf_check import check_gguf
+from local_llms.hub.progress import default_progress
 
 NAME = "llama_cpp"
 READS = "GGUF files"
@@ -42,14 +45,16 @@ def claims(path: Path) -> str | None:
 
 
 def load(path: Path, options: LoadOptions) -> Backend:
-    """Check and load a GGUF file.
+    """Check and load a GGUF file. With ``quantization`` it is first stored so in the cache, once.
 
     Raises MissingDependency, ModelFileError (ModelLoadError where only llama.cpp refuses it), UnsupportedFeature for a
-    kind of model that this package cannot drive, and OptionError.
+    kind of model that this package cannot drive, OptionError, and DownloadError where the cache has no room.
     """
     header = check_gguf(path)
     if importlib.util.find_spec("llama_cpp") is None:
         raise MissingDependency("llama-cpp-python", extra="llama-cpp", purpose="Running a GGUF model")
+    if options.quantization is not None:
+        header = quantized(header, options.quantization, default_progress("Quantizing"))
     from local_llms.backends.llama_cpp.backend import LlamaCppBackend
 
     return LlamaCppBackend.load(header, options)
