@@ -34,7 +34,10 @@ from local_llms.options import (
     path_as_text,
 )
 
-CALL_NAMES = (*CallOptions.model_fields, "model", "input_text", "logprobs", "top_logprobs", "token_callbacks")
+HELD_TO = ("schema", "regex", "choices", "grammar", "tools", "tool_choice", "parallel_tool_calls")
+"""What one call may set of what its answer must look like."""
+
+CALL_NAMES = (*CallOptions.model_fields, *HELD_TO, "model", "input_text", "logprobs", "top_logprobs", "token_callbacks")
 """What one call may set."""
 
 _OF_A_CALL = ("timeout", "input_text", "adapter_scale", "context_overflow", "logprobs", "top_logprobs")

@@ -31,10 +31,22 @@ from local_llms.options import CallOptions, LoadingOptions, check_names, parse_o
 from local_llms.pool import SharedEngine, Weights, pool
 from local_llms.prompts import MessageLike, Preview, encode, preview, text_of
 from local_llms.resolve import ChosenTemplate, ModelName, adapter_path, choose_template, find_source
-from local_llms.tools import ReplyReader, ToolUse, format_of
+from local_llms.tools import CallStart, Piece, ReplyReader, TextPiece, ToolUse, format_of, read_reply
 from local_llms.types import Completion, Score, Tool
 
-__all__ = ["EngineStats", "LoadedModel", "ModelInfo", "PromptInput", "Stream", "load_model"]
+__all__ = [
+    "CallStart",
+    "EngineStats",
+    "LoadedModel",
+    "ModelInfo",
+    "Piece",
+    "PromptInput",
+    "ReplyReader",
+    "Stream",
+    "TextPiece",
+    "load_model",
+    "read_reply",
+]
 
 LONG_PROMPT = 20_000
 """Characters from which tokenizing could hold an event loop up, so that it goes to a thread."""

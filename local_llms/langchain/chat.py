@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Self
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
-from langchain_core.language_models import BaseChatModel, ModelProfile
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.load.serializable import SerializedConstructor
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import ContextThreadPoolExecutor
-from pydantic import Field, PrivateAttr, model_validator
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from local_llms.catalog import default_model, find_model
-from local_llms.errors import ModelNotFound, TemplateError, UnsupportedFeature
+from local_llms.errors import AnswerCut, ModelNotFound, TemplateError
 from local_llms.langchain import replies
 from local_llms.langchain.fields import TextFields, package_version, specification
 from local_llms.langchain.messages import to_messages
+from local_llms.langchain.structured import Method, structured
 from local_llms.langchain.together import Together
-from local_llms.models import LoadedModel
+from local_llms.langchain.tools import to_choice, to_tools
+from local_llms.models import LoadedModel, ReplyReader
 from local_llms.options import DEFAULT_CONTEXT
+from local_llms.types import Completion
 
 
 class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
@@ -89,8 +95,10 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
             video_outputs=False,
             attachment=False,
             reasoning_output=False,
-            tool_calling=False,
-            structured_output=False,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            structured_output=True,
             temperature=True,
         )
         length = self.context_length or self._usual_context_length()
@@ -132,8 +140,13 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         listener = _listen(options)
         handle = self.loaded(model)
+        reader = _reader(handle, options)
         with self._patiently(handle.submit, to_messages(messages), options) as stream:
-            return ChatResult(generations=[replies.message(stream.result(), handle.info.name, listener)])
+            try:
+                completion = stream.result()
+            except AnswerCut as error:
+                completion = _kept(error, kwargs)
+        return ChatResult(generations=[replies.message(completion, handle.info.name, listener, reader)])
 
     async def _agenerate(
         self,
@@ -145,8 +158,13 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         listener = _listen(options)
         handle = await self.aloaded(model)
+        reader = _reader(handle, options)
         async with await self._apatiently(handle.asubmit, to_messages(messages), options) as stream:
-            return ChatResult(generations=[replies.message(await stream.aresult(), handle.info.name, listener)])
+            try:
+                completion = await stream.aresult()
+            except AnswerCut as error:
+                completion = _kept(error, kwargs)
+        return ChatResult(generations=[replies.message(completion, handle.info.name, listener, reader)])
 
     # LangChain sends each chunk to its callbacks itself; doing so here as well would count every token twice.
 
@@ -160,12 +178,18 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         logprobs = bool(options["logprobs"])
         handle = self.loaded(model)
+        reader = _reader(handle, options)
         with self._patiently(handle.submit, to_messages(messages), options) as stream:
-            for event in stream:
-                if event.text or logprobs:
-                    yield replies.message_chunk(event, logprobs=logprobs)
+            try:
+                for event in stream:
+                    chunk = replies.message_chunk(event, logprobs=logprobs, reader=reader)
+                    if chunk is not None:
+                        yield chunk
+                completion = stream.result()
+            except AnswerCut as error:
+                completion = _kept(error, kwargs)
             usage = kwargs.get("stream_usage", self.stream_usage)
-            yield replies.last_message_chunk(stream.result(), handle.info.name, usage=usage)
+            yield replies.last_message_chunk(completion, handle.info.name, usage=usage, reader=reader)
 
     async def _astream(
         self,
@@ -177,12 +201,18 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         model, options = self._call(stop, kwargs)
         logprobs = bool(options["logprobs"])
         handle = await self.aloaded(model)
+        reader = _reader(handle, options)
         async with await self._apatiently(handle.asubmit, to_messages(messages), options) as stream:
-            async for event in stream:
-                if event.text or logprobs:
-                    yield replies.message_chunk(event, logprobs=logprobs)
+            try:
+                async for event in stream:
+                    chunk = replies.message_chunk(event, logprobs=logprobs, reader=reader)
+                    if chunk is not None:
+                        yield chunk
+                completion = stream.result()
+            except AnswerCut as error:
+                completion = _kept(error, kwargs)
             usage = kwargs.get("stream_usage", self.stream_usage)
-            yield replies.last_message_chunk(stream.result(), handle.info.name, usage=usage)
+            yield replies.last_message_chunk(completion, handle.info.name, usage=usage, reader=reader)
 
     def generate(
         self,
@@ -237,6 +267,48 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
             run=[run for result in results for run in result.run or ()] or None,
         )
 
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The same model with functions that its answers may call.
+
+        ``tools``: LangChain's tools, functions, pydantic models, TypedDicts, or dictionaries as OpenAI has them.
+        ``tool_choice``: "auto" (the default: text or calls, as the model likes), "any" (calls only), "none", or a
+        tool's name. ``parallel_tool_calls``: whether one answer may call several; False: one at most. Whatever is
+        called exists, and the arguments are valid under its schema.
+        """
+        told = [convert_to_openai_tool(tool) for tool in tools]
+        choice = to_choice(tool_choice, [tool["function"]["name"] for tool in told])
+        given = {"tool_choice": choice, "parallel_tool_calls": parallel_tool_calls}
+        return self.bind(tools=told, **{name: value for name, value in given.items() if value is not None}, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """The same model with answers that are objects of a schema.
+
+        ``schema``: a pydantic model, whose instances come back, or a TypedDict or JSON Schema, for dictionaries.
+
+        ``method``: "json_schema" holds the answer to the schema; "function_calling" has the model call a tool of that
+        schema; "json_mode" holds it to any JSON object, so that the prompt must say which. ``strict`` changes nothing:
+        the answer is valid in any case. It raises AnswerCut where ``max_tokens`` or the context cut it.
+
+        ``include_raw``: a dictionary comes back, with "raw" (the message), "parsed" and "parsing_error"; an answer that
+        was cut is such an error then. A stream gives objects that grow. Raises OptionError or ConstraintError.
+        """
+        return structured(self, schema, method=method, include_raw=include_raw, options=kwargs)
+
     def get_token_ids(self, text: str) -> list[int]:
         """Token ids of a text by the model's own tokenizer, without template and special tokens."""
         if self.custom_get_token_ids is not None:
@@ -246,23 +318,35 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens that ``invoke`` would send for these messages, template and special tokens included.
 
-        Messages that the template refuses, such as a part of a conversation, count as their texts alone. Raises
-        UnsupportedFeature where ``tools`` are given.
+        ``tools``: those that the model is told of. Messages that the template refuses, such as a part of a
+        conversation, count as their texts alone.
         """
-        if tools:
-            raise UnsupportedFeature("This model's prompts have no place for tools, so they cannot be counted.")
         if not messages:
             return 0
         converted = to_messages(messages)
         handle = self.loaded()
         try:
-            return handle.count_tokens(converted, input=self.input_text)
+            return handle.count_tokens(converted, input=self.input_text, tools=to_tools(tools or ()))
         except TemplateError:
             return sum(len(handle.tokenize(message.content)) for message in converted)
 
     def to_json(self) -> SerializedConstructor:
         """The class and the fields that were given; no weights, no secret."""
         return specification(self)
+
+
+def _reader(handle: LoadedModel, options: dict[str, Any]) -> ReplyReader | None:
+    """What tells calls from text, where the answer may call tools."""
+    tools = options.get("tools")
+    return handle.reader(tools, options.get("tool_choice"), options.get("template")) if tools else None
+
+
+def _kept(error: AnswerCut, given: dict[str, Any]) -> Completion:
+    """What there is of an answer that was cut, for who asked for it even so; else the error."""
+    if not given.get("keep_cut"):
+        raise error
+    completion: Completion = error.completion
+    return completion
 
 
 def _listen(options: dict[str, Any]) -> replies.Listener | None:

@@ -18,6 +18,7 @@ from local_llms.adapter import GenerationFields
 from local_llms.catalog import default_model
 from local_llms.errors import EngineBusy, UnsupportedFeature
 from local_llms.langchain.replies import PROVIDER
+from local_llms.langchain.tools import to_choice, to_schema, to_tools
 from local_llms.options import LoadingOptions, SamplingOptions
 
 T = TypeVar("T")
@@ -26,8 +27,8 @@ FIRST_PAUSE = 0.25
 """Seconds before the first retry; doubled for each further one."""
 LONGEST_PAUSE = 4.0
 
-_TOOLS = frozenset({"tools", "tool_choice", "functions", "function_call", "response_format"})
-_NOT_ASKED = frozenset({"stream", "stream_usage"})
+_FORMER = frozenset({"functions", "function_call"})
+_NOT_ASKED = frozenset({"stream", "stream_usage", "keep_cut", "strict"})
 _ASKED = (*SamplingOptions.model_fields, "adapter_scale", "context_overflow", "logprobs", "top_logprobs", "input_text")
 
 
@@ -44,12 +45,18 @@ class TextFields(GenerationFields):
     def _call(self, stop: list[str] | None, given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """The model that a call names, if any, and the arguments of ``LoadedModel.submit``."""
         where = type(self).__name__
-        tools = sorted(_TOOLS.intersection(given))
-        if tools:
-            raise UnsupportedFeature(f"{where} calls no tools and takes no {tools[0]}. Ask in the prompt's own words.")
-        asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
+        former = sorted(_FORMER.intersection(given))
+        if former:
+            raise UnsupportedFeature(f"{where} takes no {former[0]}; tools and tool_choice have replaced it.")
+        asked = {name: value for name, value in given.items() if name not in _NOT_ASKED and value is not None}
         if stop is not None:
             asked["stop"] = stop
+        if "tools" in asked:
+            asked["tools"] = to_tools(asked["tools"])
+        if "tool_choice" in asked:
+            asked["tool_choice"] = to_choice(asked["tool_choice"], [tool.name for tool in asked.get("tools", ())])
+        if "response_format" in asked:
+            asked["schema"] = to_schema(asked.pop("response_format"))
         return self.call_options(where, asked)
 
     def _patiently(self, ask: Callable[..., T], prompt: Any, options: dict[str, Any]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from langchain_core.messages import (
 )
 
 from local_llms.errors import PromptError, UnsupportedFeature
-from local_llms.types import Message, Role
+from local_llms.types import Message, Role, ToolCall
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -46,35 +45,26 @@ _SAID_ELSEWHERE = {
 def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
     """The conversation as this package knows it; the text blocks of a message are joined.
 
-    Prompt templates have no place for tools, so tools in the history are written as text: a call as a line of JSON
-    in the assistant's turn, the results that follow it as one turn of the user.
-
     Raises UnsupportedFeature for a block that is not text, such as an image, and PromptError for an unknown role.
     """
-    return list(_merged(messages))
+    return list(_turns(messages))
 
 
-def _merged(messages: Sequence[BaseMessage]) -> Iterator[Message]:
-    results: list[str] = []
+def _turns(messages: Sequence[BaseMessage]) -> Iterator[Message]:
     names: dict[str, str] = {}
     for message in messages:
-        if isinstance(message, (ToolMessage, FunctionMessage)):
-            results.append(_result(message, names))
-            continue
-        if results:
-            yield Message("user", "\n\n".join(results))
-            results = []
         if isinstance(message, AIMessage):
             names.update({call["id"]: call["name"] for call in message.tool_calls if call["id"]})
-        yield _turn(message)
-    if results:
-        yield Message("user", "\n\n".join(results))
+        if isinstance(message, (ToolMessage, FunctionMessage)):
+            yield _result(message, names)
+        else:
+            yield _turn(message)
 
 
 def _turn(message: BaseMessage) -> Message:
     if isinstance(message, AIMessage):
-        calls = [json.dumps({"name": call["name"], "arguments": call["args"]}) for call in message.tool_calls]
-        return Message("assistant", "\n".join(filter(None, [_text(message), *calls])))
+        calls = (ToolCall(call["id"] or "", call["name"], call["args"]) for call in message.tool_calls)
+        return Message("assistant", _text(message), tuple(calls))
     if isinstance(message, HumanMessage):
         return Message("user", _text(message))
     if isinstance(message, SystemMessage):
@@ -85,13 +75,12 @@ def _turn(message: BaseMessage) -> Message:
     raise PromptError(f"A message has the role {role!r}. Known: {', '.join(sorted(ROLES))}.")
 
 
-def _result(message: ToolMessage | FunctionMessage, names: dict[str, str]) -> str:
-    name, word = message.name, "Result"
+def _result(message: ToolMessage | FunctionMessage, names: dict[str, str]) -> Message:
+    name, failed = message.name, False
     if isinstance(message, ToolMessage):
         name = name or names.get(message.tool_call_id)
-        if message.status == "error":
-            word = "Error"
-    return f"{word} of {name or 'the tool'}:\n{_text(message)}"
+        failed = message.status == "error"
+    return Message("tool", _text(message), name=name or "", failed=failed)
 
 
 def _text(message: BaseMessage) -> str:

@@ -8,14 +8,17 @@ only the last chunk does, so that nothing is counted twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
 from local_llms.callbacks import TokenCallback
+from local_llms.models import CallStart, Piece, ReplyReader, TextPiece, read_reply
 from local_llms.types import Completion, TokenEvent, TokenLogprob
 
 PROVIDER = "local_llms"
@@ -32,30 +35,63 @@ class Listener(TokenCallback):
         self.content.append(_logprob(event))
 
 
-def message(completion: Completion, model: str, listener: Listener | None) -> ChatGeneration:
-    """A whole answer of a chat model."""
+def message(
+    completion: Completion, model: str, listener: Listener | None, reader: ReplyReader | None = None
+) -> ChatGeneration:
+    """A whole answer of a chat model. ``reader`` tells calls from text."""
+    text, calls = (completion.text, []) if reader is None else read_reply(reader, completion.text)
     metadata = {"model_provider": PROVIDER, **_facts(completion, model)}
     if listener is not None:
         metadata["logprobs"] = {"content": listener.content}
     return ChatGeneration(
-        message=AIMessage(content=completion.text, response_metadata=metadata, usage_metadata=_usage(completion)),
+        message=AIMessage(
+            content=text,
+            tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=call.id) for call in calls],
+            response_metadata=metadata,
+            usage_metadata=_usage(completion),
+        ),
         generation_info={"finish_reason": completion.finish_reason},
     )
 
 
-def message_chunk(event: TokenEvent, *, logprobs: bool) -> ChatGenerationChunk:
-    """What one token adds to a chat model's answer."""
+def message_chunk(
+    event: TokenEvent, *, logprobs: bool, reader: ReplyReader | None = None
+) -> ChatGenerationChunk | None:
+    """What one token adds to a chat model's answer; None where it adds nothing yet."""
     metadata: dict[str, Any] = {"model_provider": PROVIDER}
+    pieces = [TextPiece(event.text)] if reader is None else reader.push(event.text)
+    text, calls = _parts(pieces)
     if logprobs:
         metadata["logprobs"] = {"content": [_logprob(event)]}
-    return ChatGenerationChunk(message=AIMessageChunk(content=event.text, response_metadata=metadata))
+    elif not text and not calls:
+        return None
+    return ChatGenerationChunk(message=AIMessageChunk(content=text, tool_call_chunks=calls, response_metadata=metadata))
 
 
-def last_message_chunk(completion: Completion, model: str, *, usage: bool) -> ChatGenerationChunk:
-    """The end of a chat model's answer, without text."""
+def _parts(pieces: Sequence[Piece]) -> tuple[str, list[ToolCallChunk]]:
+    """The text of pieces, and their calls as LangChain streams them: one chunk for each call that they touch."""
+    text: list[str] = []
+    calls: dict[int, ToolCallChunk] = {}
+    for piece in pieces:
+        if isinstance(piece, TextPiece):
+            text.append(piece.text)
+        elif isinstance(piece, CallStart):
+            calls[piece.index] = tool_call_chunk(name=piece.name, args="", id=piece.id, index=piece.index)
+        else:
+            chunk = calls.setdefault(piece.index, tool_call_chunk(name=None, args="", id=None, index=piece.index))
+            chunk["args"] = (chunk["args"] or "") + piece.text
+    return "".join(text), list(calls.values())
+
+
+def last_message_chunk(
+    completion: Completion, model: str, *, usage: bool, reader: ReplyReader | None = None
+) -> ChatGenerationChunk:
+    """The end of a chat model's answer, with what the reader held back of it."""
+    text, calls = _parts([] if reader is None else reader.finish())
     return ChatGenerationChunk(
         message=AIMessageChunk(
-            content="",
+            content=text,
+            tool_call_chunks=calls,
             response_metadata={"model_provider": PROVIDER, **_facts(completion, model)},
             usage_metadata=_usage(completion) if usage else None,
             chunk_position="last",

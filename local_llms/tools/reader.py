@@ -140,9 +140,8 @@ class ReplyReader:
         return len(self._held) - len(self._held.rstrip(" \n"))
 
 
-def read_reply(form: ToolFormat, names: Sequence[str], text: str) -> tuple[str, list[ToolCall]]:
-    """What a whole answer says, and what it calls."""
-    reader = ReplyReader(form, names)
+def read_reply(reader: ReplyReader, text: str) -> tuple[str, list[ToolCall]]:
+    """What a whole answer says, and what it calls, by a fresh reader."""
     said: list[str] = []
     calls: list[tuple[CallStart, list[str]]] = []
     for piece in [*reader.push(text), *reader.finish()]:
