@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,9 @@ from local_llms import backends
 from local_llms.backends.base import LoadOptions
 from local_llms.engine import Engine
 from local_llms.errors import EngineClosed, ModelFileError
+from local_llms.logs import log_event
+
+_logger = logging.getLogger("local_llms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class SharedEngine:
             engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+            self._tell("model freed", {"reason": "closed"})
 
     def _load(self) -> Engine:
         if self._closed:
@@ -96,7 +101,9 @@ class SharedEngine:
         if self._engine is None or self._engine.closed:
             weights = self.weights
             module, self.backend_reason = backends.choose(weights.name, weights.backend)
+            started = time.monotonic()
             backend = module.load(weights.name, weights.options)
+            self._tell("model loaded", {"backend": module.NAME, "seconds": time.monotonic() - started})
             self._engine = Engine(backend, max_parallel=weights.options.max_parallel, max_queue=weights.max_queue)
             if weights.idle_unload is not None:
                 self._reaper = threading.Thread(
@@ -104,6 +111,9 @@ class SharedEngine:
                 )
                 self._reaper.start()
         return self._engine
+
+    def _tell(self, event: str, fields: dict[str, object]) -> None:
+        log_event(_logger, logging.INFO, event, {"path": str(self.weights.name), **fields})
 
     def _unload_when_idle(self, seconds: float) -> None:
         while True:
@@ -116,6 +126,7 @@ class SharedEngine:
                     self._engine = None
                     break
         engine.close()
+        self._tell("model freed", {"reason": f"idle for {seconds} seconds"})
 
 
 class Pool:

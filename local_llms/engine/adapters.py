@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -17,8 +19,10 @@ Stamp = frozenset[tuple[str, int, int]]
 class Adapters:
     """Opens each adapter once. ``ask`` may be called from any thread, everything else from the engine's."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, tell: Callable[[Path, float], object]) -> None:
+        """``tell`` hears of each adapter that was opened, and how many seconds that took."""
         self._backend = backend
+        self._tell = tell
         self._opened: dict[Path, Stamp] = {}
         self._asked: deque[tuple[Path, Future[None]]] = deque()
 
@@ -42,8 +46,10 @@ class Adapters:
         stamp = _stamp(path)
         known = self._opened.get(path)
         if known is None:
+            started = time.monotonic()
             self._backend.open_adapter(path)
             self._opened[path] = stamp
+            self._tell(path, time.monotonic() - started)
         elif stamp and stamp != known:
             raise AdapterError(
                 f"The adapter {path} was opened before and its files have changed since. Close the model and load it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -19,13 +20,17 @@ from local_llms.types import Completion, FinishReason, Timings, TokenEvent, Toke
 TokenLogprobs = tuple[TokenLogprob, tuple[TokenLogprob, ...]]
 
 
+_numbers = itertools.count(1)
+
+
 class Job:
-    """What the worker keeps of a request until its stream is closed."""
+    """What the worker keeps of a request until its stream is closed. ``number`` tells it from others in the log."""
 
     def __init__(
         self, request: Request, info: BackendInfo, token_bytes: Callable[[int], bytes], names: TokenNames, now: float
     ) -> None:
         """``now`` is the time of submission."""
+        self.number = next(_numbers)
         self.request = request
         self.channel = Channel()
         self.sequence = Sequence(len(request.prompt_ids), list(request.prompt_ids), request.adapter, request.score)

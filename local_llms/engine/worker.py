@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from local_llms.backends.base import Backend, Logits
@@ -16,6 +17,7 @@ from local_llms.engine.adapters import Adapters
 from local_llms.engine.embedding import EmbeddingTask, Vectors
 from local_llms.engine.job import Job
 from local_llms.engine.pace import Pace
+from local_llms.engine.record import Record
 from local_llms.engine.request import Sequence as Running
 from local_llms.engine.sampler import sample
 from local_llms.engine.scheduler import Scheduler
@@ -50,15 +52,14 @@ class Worker:
         self._changed = threading.Condition()
         self._arrived: deque[Job] = deque()
         self._embeddings: deque[EmbeddingTask] = deque()
-        self._adapters = Adapters(backend)
         self._jobs: dict[Running, Job] = {}
         self._closing = False
         self._cancelled: deque[Job] = deque()
         self._computing = threading.Lock()
         self._decoding: tuple[Job, ...] = ()
         self._interrupted = False
-        self._counts = dict.fromkeys(("finished", "cancelled", "failed", "steps", "prompt", "cached", "completion"), 0)
-        self._busy_seconds = 0.0
+        self._record = Record()
+        self._adapters = Adapters(backend, self._record.opened)
         self._pace = Pace()
         self._last_use = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="local-llms-engine", daemon=True)
@@ -138,23 +139,17 @@ class Worker:
 
     def stats(self) -> EngineStats:
         """A snapshot of the figures."""
-        scheduler, counts = self._scheduler, self._counts
+        scheduler = self._scheduler
         with self._changed:
-            return EngineStats(
+            return replace(
+                self._record.stats(time.monotonic()),
                 waiting=len(self._arrived) + len(scheduler.waiting),
                 running=len(scheduler.running),
                 kept_prefixes=scheduler.kept,
                 cache_tokens_used=scheduler.cells,
                 cache_tokens=self._backend.info.cache_tokens,
-                finished=counts["finished"],
-                cancelled=counts["cancelled"],
-                failed=counts["failed"],
-                steps=counts["steps"],
-                prompt_tokens=counts["prompt"],
-                cached_prompt_tokens=counts["cached"],
-                completion_tokens=counts["completion"],
+                waiting_embeddings=len(self._embeddings),
                 preemptions=scheduler.preemptions,
-                busy_seconds=self._busy_seconds,
             )
 
     def _is_full(self) -> bool:
@@ -212,20 +207,21 @@ class Worker:
                     new.append(job)
                 else:
                     # Cancelled already: its place among the cancelled may have been passed before it got here.
-                    self._counts["cancelled"] += 1
+                    self._record.cancelled(job)
         self._adapters.open_asked()
         for job in new:
             self._take_in(job)
         while self._cancelled:
             job = self._cancelled.popleft()
             if job.sequence in self._jobs:
-                self._counts["cancelled"] += 1
+                self._record.cancelled(job)
                 self._leave(job, self._scheduler.finish)
         now = time.monotonic()
         for job in [job for job in self._jobs.values() if (job.request.deadline or math.inf) <= now]:
-            self._counts["failed"] += 1
+            late = DeadlineExceeded("The request was not finished in the time that timeout= gave it.")
+            self._record.failed(job, late)
             self._leave(job, self._scheduler.finish)
-            job.channel.close(DeadlineExceeded("The request was not finished in the time that timeout= gave it."))
+            job.channel.close(late)
         return True
 
     def _take_in(self, job: Job) -> None:
@@ -247,13 +243,12 @@ class Worker:
         for job in (self._jobs[sequence] for sequence in step.sequences):
             if job.started is None:
                 job.started = started
-                self._counts["prompt"] += job.sequence.prompt_length
-                self._counts["cached"] += job.sequence.cached
+                self._record.started(job)
         # Where one decode fails, what is left of the step is planned again.
         done = all(self._decode(part) for part in step.by_adapter())
-        elapsed = time.monotonic() - started
-        self._counts["steps"] += 1
-        self._busy_seconds += elapsed
+        now = time.monotonic()
+        elapsed = now - started
+        self._record.stepped(now, elapsed)
         if done:
             self._adapt(step, elapsed)
 
@@ -315,17 +310,20 @@ class Worker:
             except ConstraintError as error:
                 self._fail(job, error)
                 continue
-            self._counts["completion"] += 1
+            self._record.token()
             if outcome is not None:
                 self._complete(job, outcome)
 
     def _complete(self, job: Job, outcome: Completion | AnswerCut) -> None:
-        self._counts["finished" if isinstance(outcome, Completion) else "failed"] += 1
+        if isinstance(outcome, Completion):
+            self._record.finished(job, outcome)
+        else:
+            self._record.failed(job, outcome)
         self._leave(job, self._scheduler.finish)
         job.channel.close(outcome)
 
     def _fail(self, job: Job, error: Exception) -> None:
-        self._counts["failed"] += 1
+        self._record.failed(job, error)
         self._leave(job, self._scheduler.forget)
         job.channel.close(_ours(error))
 
