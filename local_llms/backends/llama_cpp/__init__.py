@@ -26,7 +26,7 @@ from pathlib import Path
 
 from local_llms.backends.base import Backend, LoadOptions
 from local_llms.backends.llama_cpp.quantizer import quantized
-from local_llms.errors import MissingDependency
+from local_llms.errors import AdapterError, MissingDependency, OptionError
 from local_llms.hub.gguf_check import check_gguf
 from local_llms.hub.progress import default_progress
 
@@ -51,6 +51,7 @@ def load(path: Path, options: LoadOptions) -> Backend:
     kind of model that this package cannot drive, OptionError, and DownloadError where the cache has no room.
     """
     header = check_gguf(path)
+    _check_options(path, options)
     if importlib.util.find_spec("llama_cpp") is None:
         raise MissingDependency("llama-cpp-python", extra="llama-cpp", purpose="Running a GGUF model")
     if options.quantization is not None:
@@ -58,3 +59,18 @@ def load(path: Path, options: LoadOptions) -> Backend:
     from local_llms.backends.llama_cpp.backend import LlamaCppBackend
 
     return LlamaCppBackend.load(header, options)
+
+
+def _check_options(path: Path, options: LoadOptions) -> None:
+    """Refuse what this backend cannot do while loading."""
+    if options.dtype is not None:
+        raise OptionError(
+            f"dtype={options.dtype!r}: the weights of {path} have the number types that the file stores them in. Leave "
+            "dtype out, choose another file, or make the weights smaller with quantization=."
+        )
+    if options.adapter is not None:
+        raise AdapterError(
+            f"The adapter {options.adapter} replaces whole weights, such as the embeddings of new tokens, and llama.cpp "
+            "cannot do that. Load the model from its safetensors folder with the transformers backend, or merge the adapter "
+            "into it and convert the result to GGUF."
+        )
