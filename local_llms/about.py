@@ -12,6 +12,7 @@ from local_llms.backends.base import BackendInfo
 from local_llms.catalog import AdapterCard, ModelCard, find_template
 from local_llms.catalog.schema import CommercialUse, HubSource, ModelKind, PackageSource
 from local_llms.hub import GGUFHeader, cached, check_gguf, size_of
+from local_llms.hub.gguf_template import jinja_of, template_name
 from local_llms.options import LoadingOptions, parse_options
 from local_llms.resolve import ModelName, choose_template, find_source
 
@@ -40,6 +41,8 @@ class About:
     notes: str
     adapter: str | None = None
     """The catalog's adapter that was named, which is used over the model."""
+    can_be_fetched: bool = False
+    """Whether somebody offers the files; where not, ``notes`` say how one comes by them."""
 
 
 def describe(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> About:
@@ -79,12 +82,14 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
         commercial_use=card.commercial_use if card else "unknown",
         notes=card.notes if card else "",
         adapter=f"{source.adapter.name} over {source.adapter.base}" if source.adapter else None,
+        can_be_fetched=source.hub is not None or bool(card and card.sources),
     )
 
 
-def is_here(card: ModelCard | AdapterCard) -> bool:
-    """Whether a model or adapter can be used without fetching anything."""
-    return cached(card, want="adapter" if isinstance(card, AdapterCard) else "model") is not None
+def size_here(card: ModelCard | AdapterCard) -> int | None:
+    """Bytes of a model or adapter that can be used without fetching anything; None where it is not here."""
+    path = cached(card, want="adapter" if isinstance(card, AdapterCard) else "model")
+    return None if path is None else size_of(path)
 
 
 def _header(path: Path) -> GGUFHeader | None:
@@ -149,5 +154,6 @@ def _as_backend_info(header: GGUFHeader | None) -> BackendInfo:
         bos_id=None,
         end_ids=frozenset(),
         adds_bos=False,
-        chat_template=_text(header, "tokenizer.chat_template"),
+        chat_template=jinja_of(header) if header else None,
+        template=template_name(header) if header else None,
     )

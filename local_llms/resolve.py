@@ -193,21 +193,31 @@ def choose_template(
     """The template of a loaded model; None where nothing tells which one is right.
 
     An explicit name comes first. A family class stands for its own format, whatever file it is given, but leaves a
-    model of that family its own variant; a family whose format is "plain" has none of its own. Then the catalog knows
-    best, then the file itself, then the family's "plain".
+    model of that family its own variant, which the catalog or the kind of checkpoint tells; a family whose format is
+    "plain" has none of its own. Then the catalog knows best, then the file itself, then its kind, then the family's
+    "plain".
     """
     if explicit is not None:
         return ChosenTemplate(find_template(explicit)[1], f"template={explicit!r} was given")
     own = None
     if family is not None and (card is None or card.family != family):
-        own = _family_template(find_family(family))
+        found = find_family(family)
+        if info.template in {template.name for template in found.templates}:
+            return _template_of_its_kind(info.template)
+        own = _family_template(found)
         if own is not None and own.template.name != PLAIN:
             return own
     if card is not None and card.template is not None:
         return ChosenTemplate(find_template(card.template)[1], f"the catalog says so for {card.name}")
     if info.chat_template is not None:
         return ChosenTemplate(_own_template(info, info.chat_template), "the model file carries it")
-    return own
+    return own if info.template is None else _template_of_its_kind(info.template)
+
+
+def _template_of_its_kind(name: str | None) -> ChosenTemplate | None:
+    if name is None:
+        return None
+    return ChosenTemplate(find_template(name)[1], f"a checkpoint of this kind was trained with {name}")
 
 
 def _family_template(family: Family) -> ChosenTemplate | None:

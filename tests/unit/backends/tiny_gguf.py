@@ -43,10 +43,10 @@ def wordpiece_vocabulary() -> list[tuple[str, float, int]]:
     return tokens + [(letter, 0.0, NORMAL) for letter in letters]
 
 
-def write_llama(path: Path) -> Path:
-    """A transformer with a KV cache, and a vocabulary without the space in front."""
-    tokens = spm_vocabulary(blanks=True)
-    writer = _writer(path, "llama", tokens, "llama")
+def write_llama(path: Path, markers: tuple[str, ...] = (), name: str = "tiny llama") -> Path:
+    """A transformer with a KV cache, and a vocabulary without the space in front, with these control tokens behind."""
+    tokens = [*spm_vocabulary(blanks=True), *((marker, 0.0, CONTROL) for marker in markers)]
+    writer = _writer(path, "llama", tokens, "llama", name)
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)
     writer.add_head_count(HEADS)
@@ -63,6 +63,28 @@ def write_llama(path: Path) -> Path:
         shapes |= {f"{block}attn_{name}.weight": (WIDTH, WIDTH) for name in ("q", "k", "v", "output")}
         shapes |= {f"{block}ffn_{name}.weight": (2 * WIDTH, WIDTH) for name in ("gate", "up")}
         shapes |= {f"{block}ffn_down.weight": (WIDTH, 2 * WIDTH)}
+    return _finish(writer, path, len(tokens), shapes)
+
+
+def write_chatglm(path: Path, markers: tuple[str, ...], template: str | None = None) -> Path:
+    """A ChatGLM with these control tokens, such as "[gMASK]", behind its SentencePiece vocabulary."""
+    tokens = [*spm_vocabulary(blanks=False), *((marker, 0.0, CONTROL) for marker in markers)]
+    writer = _writer(path, "chatglm", tokens, "llama")
+    writer.add_add_bos_token(False)
+    if template is not None:
+        writer.add_chat_template(template)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(1)
+    writer.add_feed_forward_length(2 * WIDTH)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(WIDTH // HEADS // 2)
+    together = WIDTH + 2 * WIDTH // HEADS
+    shapes: dict[str, tuple[int, ...]] = {"output.weight": (len(tokens), WIDTH), "output_norm.weight": (WIDTH,)}
+    for block in (f"blk.{number}." for number in range(LAYERS)):
+        shapes |= {f"{block}{name}_norm.weight": (WIDTH,) for name in ("attn", "ffn")}
+        shapes |= {f"{block}attn_qkv.weight": (together, WIDTH), f"{block}attn_qkv.bias": (together,)}
+        shapes |= {f"{block}attn_output.weight": (WIDTH, WIDTH)}
+        shapes |= {f"{block}ffn_up.weight": (4 * WIDTH, WIDTH), f"{block}ffn_down.weight": (WIDTH, 2 * WIDTH)}
     return _finish(writer, path, len(tokens), shapes)
 
 
@@ -127,9 +149,11 @@ def write_bert(path: Path) -> Path:
     return _finish(writer, path, len(wordpiece_vocabulary()), shapes)
 
 
-def _writer(path: Path, architecture: str, tokens: list[tuple[str, float, int]], tokenizer: str) -> gguf.GGUFWriter:
+def _writer(
+    path: Path, architecture: str, tokens: list[tuple[str, float, int]], tokenizer: str, name: str = ""
+) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_name(f"tiny {architecture}")
+    writer.add_name(name or f"tiny {architecture}")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)

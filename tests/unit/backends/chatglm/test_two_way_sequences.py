@@ -1,4 +1,4 @@
-"""ChatGLM-6B reads a prompt in both directions up to <sop>: nothing about chunks, copies and cuts may show in the rows."""
+"""ChatGLM-6B reads a prompt in both directions up to <sop>: chunks, copies and cuts must not show in the rows."""
 
 from __future__ import annotations
 
