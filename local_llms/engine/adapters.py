@@ -57,17 +57,18 @@ class Adapters:
             )
 
     def open_asked(self) -> None:
-        """Open what was asked for."""
-        while self._asked:
-            path, future = self._asked.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                self.open(path)
-            except (LocalLLMError, ValueError) as error:
-                future.set_exception(error)
-            else:
-                future.set_result(None)
+        """Open one that was asked for, if any."""
+        if not self._asked:
+            return
+        path, future = self._asked.popleft()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            self.open(path)
+        except (LocalLLMError, ValueError) as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
 
     def fail(self, error: LocalLLMError) -> None:
         """Nothing more is opened: tell those who wait."""

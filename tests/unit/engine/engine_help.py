@@ -7,6 +7,7 @@ from local_llms.testing.scripted import BOS, EOS, echo_script
 from local_llms.types import SamplingParams
 
 GREEDY = {"temperature": 0.0}
+OF_A_REQUEST = ("logprobs", "top_logprobs", "deadline", "adapter", "score")
 
 
 def ids(text: str) -> tuple[int, ...]:
@@ -23,7 +24,7 @@ def alone(text: str, count: int) -> str:
 
 def request(text: str = "hello", count: int | None = 20, **options: object) -> Request:
     """A greedy request for ``count`` tokens; other options are those of Request and SamplingParams."""
-    outer = {name: options.pop(name) for name in ("logprobs", "deadline") if name in options}
+    outer = {name: options.pop(name) for name in OF_A_REQUEST if name in options}
     params = SamplingParams(**{**GREEDY, "max_tokens": count, **options})
     return Request(ids(text), params, frozenset({EOS}), **outer)
 
