@@ -70,7 +70,7 @@ def _check_options(path: Path, options: LoadOptions) -> None:
         )
     if options.adapter is not None:
         raise AdapterError(
-            f"The adapter {options.adapter} replaces whole weights, such as the embeddings of new tokens. That is beyond "
+            f"The adapter {options.adapter} replaces whole weights, such as embeddings of new tokens. That is beyond "
             "llama.cpp: load the model from its safetensors folder with the transformers backend, or merge the adapter "
             "into it and convert the result to GGUF."
         )
