@@ -13,7 +13,7 @@ from local_llms.constraints import Constraint, constraint_of, heed, json_value
 from local_llms.engine import Engine, Request, room_for
 from local_llms.errors import EmptyPrompt, OptionError
 from local_llms.options import CallOptions
-from local_llms.prompts import Prompt, check_not_empty, encode, encode_within, render
+from local_llms.prompts import Prompt, check_length, check_not_empty, encode, encode_within, render
 from local_llms.resolve import ChosenTemplate, adapter_path
 from local_llms.tools import ToolUse, as_dictionaries, constraint_for, format_of, spoken
 from local_llms.types import Completion, Message, SamplingParams, Score
@@ -79,7 +79,7 @@ def answer_request(
     constraint = _constraint(chosen, held_to, tools)
 
     def ids_of(some: Sequence[Message]) -> list[int]:
-        return encode(write(chosen, some, input, tools), engine.backend)
+        return encode(write(chosen, some, input, tools), engine.backend, room_for(info))
 
     dropped: tuple[Message, ...] = ()
     if call.context_overflow == "drop_oldest":
@@ -124,6 +124,8 @@ def score_request(engine: Engine, text: str, call: CallOptions, adapter: ModelAd
     front = [info.bos_id] if info.adds_bos and info.bos_id is not None else []
     # What stands behind a prompt opens the answer: from there on a model reads in one direction.
     front += [*info.prompt_prefix, *info.prompt_suffix]
+    # A text to be scored may fill the room, since no answer follows.
+    check_length([text], engine.backend, room_for(info) + 1)
     ids = engine.backend.tokenize(text)
     if not ids:
         raise EmptyPrompt("The text has no token to be scored. Give some text.")

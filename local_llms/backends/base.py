@@ -63,6 +63,13 @@ class BackendInfo:
     """Special tokens that the model expects in front of every prompt, such as ChatGLM2's ``[gMASK] sop``."""
     prompt_suffix: tuple[int, ...] = ()
     """Special tokens that it expects behind every prompt, such as ChatGLM-6B's ``[gMASK] <sop>``."""
+    swallows_before: frozenset[int] = frozenset()
+    """Special tokens for which the model's tokenizer drops the white space in front of their marker (``lstrip``)."""
+    swallows_after: frozenset[int] = frozenset()
+    """Those for which it drops the white space behind, as Phi-3's ``<|user|>`` (``rstrip``)."""
+    keeps_bytes: bool = False
+    """Whether the tokens of a text are its bytes, one after the other, and nothing is normalized. Then the length of a
+    text in bytes tells how many tokens it has at least."""
     chat_template: str | None = None
     """The Jinja template that the checkpoint carries."""
     template: str | None = None

@@ -5,6 +5,7 @@ so nothing that a user, a document or a model writes can end a turn or begin ano
 """
 
 from local_llms.prompts.encode import Tokenizer, encode
+from local_llms.prompts.length import check_length
 from local_llms.prompts.named import render_prompt
 from local_llms.prompts.preview import Preview, PromptToken, preview
 from local_llms.prompts.render import (
@@ -26,6 +27,7 @@ __all__ = [
     "Segment",
     "TemplateLike",
     "Tokenizer",
+    "check_length",
     "check_not_empty",
     "encode",
     "encode_within",

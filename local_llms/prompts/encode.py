@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import attrgetter
@@ -11,25 +11,21 @@ from typing import Protocol
 
 from local_llms.backends.base import BackendInfo
 from local_llms.errors import EmptyPrompt, PromptError
+from local_llms.prompts.length import Vocabulary, check_length
 from local_llms.prompts.render import Prompt, Segment
 
 _KEPT = 8
 
 
-class Tokenizer(Protocol):
+class Tokenizer(Vocabulary, Protocol):
     """The part of a backend that is needed here."""
-
-    @property
-    def info(self) -> BackendInfo:
-        """Special tokens and the policy about BOS."""
-        ...
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text, none of them special."""
         ...
 
 
-def encode(prompt: Prompt, backend: Tokenizer) -> list[int]:
+def encode(prompt: Prompt, backend: Tokenizer, room: int | None = None) -> list[int]:
     """Token ids of a prompt.
 
     A special token comes from structure only: from a marker that stands whole in trusted text; of several that begin at
@@ -40,15 +36,25 @@ def encode(prompt: Prompt, backend: Tokenizer) -> list[int]:
     Where the model wants its BOS in front, exactly one is there, whether or not the template wrote it. Where it does
     not, one that the template wrote stays.
 
+    White space that the model's tokenizer drops beside a marker (``swallows_before``, ``swallows_after``) is dropped.
+    ``room``: tokens that prompt and answer may have. A prompt whose bytes alone show that it has more is not tokenized:
+    some tokenizers take the square of a text's length.
+
     The model's ``prompt_prefix`` is there once as well. Its ``prompt_suffix`` is added unless the template wrote any
     of it.
 
-    Raises EmptyPrompt where there is no token at all, PromptError where the backend made a special token of plain text.
+    Raises EmptyPrompt where there is no token at all, ContextOverflow for such a text, PromptError where the backend
+    made a special token of plain text.
     """
     info = backend.info
     markers = _markers(info.special_tokens)
     ids: list[int] = []
-    for part in chain.from_iterable(_parts(piece, markers) for piece in _pieces(prompt)):
+    parts = list(chain.from_iterable(_parts(piece, markers) for piece in _pieces(prompt)))
+    if info.swallows_before or info.swallows_after:
+        parts = list(_swallowed(parts, info))
+    if room is not None:
+        check_length([part for part in parts if isinstance(part, str)], backend, room)
+    for part in parts:
         if isinstance(part, int):
             # A template may write the BOS that a generic default wrote already; twice in front is never meant.
             if not (ids == [info.bos_id] == [part]):
@@ -135,6 +141,18 @@ def _parts(prompt: Prompt, markers: _Markers) -> Iterator[str | int]:
         run.append(text[done:])
     if any(run):
         yield "".join(run)
+
+
+def _swallowed(parts: Sequence[str | int], info: BackendInfo) -> Iterator[str | int]:
+    """The parts without the white space that markers swallow."""
+    for place, part in enumerate(parts):
+        if isinstance(part, str):
+            if place and parts[place - 1] in info.swallows_after:
+                part = part.lstrip()
+            if parts[place + 1 : place + 2] and parts[place + 1] in info.swallows_before:
+                part = part.rstrip()
+        if part != "":
+            yield part
 
 
 def valid(text: str) -> str:

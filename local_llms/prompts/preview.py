@@ -94,8 +94,8 @@ def _trace(prompt: Prompt, vocabulary: Vocabulary) -> Iterator[PromptToken]:
 class _Place:
     """How far the tokens have come in the bytes of a prompt.
 
-    Tokenizers put a space in front of a text, and some normalize it: what does not fit is "unknown" until the next
-    marker.
+    Tokenizers put a space in front of a text, drop white space beside markers, and some normalize a text: what does not
+    fit is "unknown" until the next marker.
     """
 
     def __init__(self, prompt: Prompt, markers: Sequence[bytes]) -> None:
@@ -110,7 +110,7 @@ class _Place:
         if self._lost:
             found = [(start, text) for text in texts if (start := self._bytes.find(text, self._at)) >= 0]
         else:
-            found = [(self._at, text) for text in texts if self._bytes.startswith(text, self._at)]
+            found = [(at, text) for at in self._starts() for text in texts if self._bytes.startswith(text, at)][:1]
         if found:
             start, text = min(found, key=lambda item: (item[0], -len(item[1])))
             self._at = start + len(text)
@@ -119,10 +119,11 @@ class _Place:
     def pass_text(self, piece: bytes) -> Origin:
         """Go past what a token says, and tell whose text it is."""
         while not self._lost:
-            for form in (piece, piece.removeprefix(b" ")):
-                if piece and self._bytes.startswith(form, self._at):
-                    start, self._at = self._at, self._at + len(form)
-                    return self._origin(start, max(self._at, start + 1))
+            for start in self._starts():
+                for form in (piece, piece.removeprefix(b" ")):
+                    if piece and self._bytes.startswith(form, start):
+                        self._at = start + len(form)
+                        return self._origin(start, max(self._at, start + 1))
             # A BOS that stands twice in front is sent once.
             doubled = [text for text in self._markers if self._bytes.startswith(text, self._at)]
             if doubled and self._trusted[self._at]:
@@ -130,6 +131,11 @@ class _Place:
             else:
                 self._lost = True
         return "unknown"
+
+    def _starts(self) -> tuple[int, ...]:
+        """Where the next token may begin: here, or behind white space that was dropped."""
+        rest = self._bytes[self._at : self._at + 1000]
+        return self._at, self._at + len(rest) - len(rest.lstrip())
 
     def _origin(self, start: int, end: int) -> Origin:
         trusted = set(self._trusted[start:end])

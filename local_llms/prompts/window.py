@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from local_llms.errors import ContextOverflow
 from local_llms.types import Message
 
 Encode = Callable[[Sequence[Message]], list[int]]
@@ -16,7 +17,8 @@ def encode_within(messages: Sequence[Message], encode: Encode, most: int) -> tup
     suffice for at most ``most`` tokens. System messages stay, and so does the last turn: where those are too long, what
     comes back is too long.
 
-    ``encode`` makes ids of messages; what it raises passes through. It is called about twice for a conversation that
+    ``encode`` makes ids of messages; ContextOverflow of it means that they are too many, and what else it raises passes
+    through. It is called about twice for a conversation that
     fits, and a few times more, by the logarithm of the number of turns, for one that does not.
     """
     turns = _turns(messages)
@@ -28,10 +30,17 @@ def encode_within(messages: Sequence[Message], encode: Encode, most: int) -> tup
             found[count] = encode([message for number, message in enumerate(messages) if number not in dropped])
         return found[count]
 
+    def fits(count: int) -> bool:
+        try:
+            return len(without(count)) <= most
+        except ContextOverflow:
+            # So long that it is not even tokenized.
+            return False
+
     low, high = 0, max(len(turns) - 1, 0)
     while low < high:
         middle = (low + high) // 2 if low else 0
-        if len(without(middle)) <= most:
+        if fits(middle):
             high = middle
         else:
             low = middle + 1

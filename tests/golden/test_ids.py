@@ -14,6 +14,7 @@ from local_llms.backends.base import LoadOptions
 from local_llms.catalog import find_template
 from local_llms.prompts import Prompt, encode, render, text_of
 from local_llms.types import Message
+from tests.unit.backends.tiny_gguf import write_llama
 
 TEMPLATES = ["smollm2", "chatml", "alpaca", "vicuna-v1.1", "plain"]
 CONVERSATIONS = [
@@ -69,6 +70,31 @@ def prompts(folder: Path) -> Iterator[Prompt]:
             if messages[-1].role == "assistant":
                 yield render(template, messages, continue_final_message=True)
     yield render(find_template("alpaca")[1], [Message("user", "Translate.")], input="Guten Tag")
+
+
+PHI = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|endoftext|>")
+
+
+def test_markers_that_swallow_the_white_space_behind_them(tmp_path: Path) -> None:
+    """Phi-3's do: llama.cpp knows it by the model's name. The line break of the template and what follows it go."""
+    path = write_llama(tmp_path / "phi.gguf", PHI, name="Phi-3 mini")
+    backend = llama_cpp.load(path, LoadOptions(context_length=64, cache_tokens=64, max_parallel=1))
+    whole, free = load_whole(path)
+    template = find_template("phi-3")[1]
+    try:
+        markers = backend.info.special_tokens
+        assert backend.info.swallows_after == {markers[text] for text in (*PHI[:4], "</s>", "<tool>")}
+        assert backend.info.swallows_before == frozenset()
+        for messages in CONVERSATIONS:
+            prompt = render(template, messages)
+            # llama.cpp puts a second BOS in front of the template's.
+            assert encode(prompt, backend) == whole(text_of(prompt).removeprefix("<s>"))
+        user, end, assistant = (markers[text] for text in ("<|user|>", "<|end|>", "<|assistant|>"))
+        ids = encode(render(template, [Message("user", " \n the")]), backend)
+        assert ids == [markers["<s>"], user, *backend.tokenize("the"), end, assistant]
+    finally:
+        free()
+        backend.close()
 
 
 @pytest.mark.real

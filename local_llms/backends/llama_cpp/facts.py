@@ -13,6 +13,7 @@ from local_llms.backends.llama_cpp.native import ContextPlan, Native
 from local_llms.backends.llama_cpp.vocabulary import Vocabulary
 from local_llms.errors import OptionError, UnsupportedFeature
 from local_llms.hub.gguf import GGUFHeader
+from local_llms.hub.gguf_template import jinja_of, template_name
 from local_llms.options import DEFAULT_CONTEXT
 
 BATCH_TOKENS = 512
@@ -35,6 +36,7 @@ class ModelFacts:
     fixed_positions: bool
     declares_bos: bool
     chat_template: str | None
+    template: str | None
 
     @classmethod
     def of(cls, header: GGUFHeader) -> ModelFacts:
@@ -57,7 +59,8 @@ class ModelFacts:
             pooling=pooling,
             fixed_positions=any(tensor.name == "position_embd.weight" for tensor in header.tensors),
             declares_bos="tokenizer.ggml.bos_token_id" in header.metadata,
-            chat_template=fact("tokenizer.chat_template", str, None),
+            chat_template=jinja_of(header),
+            template=template_name(header),
         )
 
     def check_kind(self, model: Any) -> None:
@@ -96,7 +99,12 @@ class ModelFacts:
             adds_bos=vocabulary.adds_bos,
             special_tokens=vocabulary.special_tokens,
             eos_text=vocabulary.eos_text,
+            swallows_before=vocabulary.swallows_before,
+            swallows_after=vocabulary.swallows_after,
+            keeps_bytes=vocabulary.keeps_bytes,
+            prompt_prefix=_prefix(self.architecture, vocabulary),
             chat_template=self.chat_template,
+            template=self.template,
             embedding_size=lib.llama_model_n_embd_out(model) if embeds else None,
             can_generate=not embeds,
             can_cut=not _has_state(model),
@@ -130,6 +138,15 @@ def plan_context(facts: ModelFacts, options: LoadOptions, native: Native) -> tup
     # llama.cpp ends the process where there are more sequences than cells.
     cells = max(options.cache_tokens or max(context_length, DEFAULT_CONTEXT), sequences)
     return context_length, ContextPlan(cells, sequences, BATCH_TOKENS, interruptible=not recurrent)
+
+
+def _prefix(architecture: str, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """What ChatGLM2 and later ones expect in front of every prompt, where the vocabulary has it."""
+    if architecture not in ("chatglm", "glm4"):
+        return ()
+    ids = vocabulary.special_tokens
+    start = ids.get("<sop>", ids.get("sop"))
+    return (ids["[gMASK]"], start) if "[gMASK]" in ids and start is not None else ()
 
 
 def _sequences(max_parallel: int, recurrent: bool) -> int:

@@ -16,6 +16,7 @@ from local_llms.backends.llama_cpp.native import Native
 from local_llms.errors import PromptError
 
 _SPECIAL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+_KEEPING = (lib.LLAMA_VOCAB_TYPE_SPM, lib.LLAMA_VOCAB_TYPE_BPE, lib.LLAMA_VOCAB_TYPE_RWKV)
 _SPACE = "\u2581"
 """How SentencePiece vocabularies write a space."""
 _SENTINELS = "\n\x02\uffff|a"
@@ -31,6 +32,10 @@ class Vocabulary:
         self._vocab = native.vocab
         self.size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.special_tokens, self._unknown, self._control = self._find_specials()
+        self.swallows_before = self._with(lib.LLAMA_TOKEN_ATTR_LSTRIP)
+        self.swallows_after = self._with(lib.LLAMA_TOKEN_ATTR_RSTRIP)
+        # The others normalize a text before they look for words in it.
+        self.keeps_bytes = lib.llama_vocab_type(self._vocab) in _KEEPING
         self._special_ids = frozenset(self.special_tokens.values())
         self._forbidden = self._special_ids - self._unknown
         self._bytes: list[bytes | None] = [None] * self.size
@@ -102,6 +107,10 @@ class Vocabulary:
         unknown = {token for token, kind in special.items() if kind & lib.LLAMA_TOKEN_ATTR_UNKNOWN}
         silent = {token for token, kind in special.items() if kind & ~lib.LLAMA_TOKEN_ATTR_USER_DEFINED & _SPECIAL}
         return found, frozenset(unknown) & frozenset(found.values()), frozenset(silent)
+
+    def _with(self, attribute: int) -> frozenset[int]:
+        specials = self.special_tokens.values()
+        return frozenset(token for token in specials if lib.llama_vocab_get_attr(self._vocab, token) & attribute)
 
     def _text(self, token: int) -> str:
         text: bytes | None = lib.llama_vocab_get_text(self._vocab, token)

@@ -127,6 +127,30 @@ def test_no_bos_to_add(pair_tokenizer) -> None:
     assert encode((content("x"),), tokenizer) == tokenizer.tokenize("x")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((), (), [" \n a \n ", " b "]),
+        ((), (3,), ["a \n ", "b "]),
+        ((3,), (), [" \n a", " b "]),
+        ((3,), (3,), ["a", "b "]),
+        ((2,), (2,), [" \n a \n ", " b "]),
+    ],
+)
+def test_white_space_beside_markers_that_swallow_it(pair_tokenizer, before, after, expected) -> None:
+    tokenizer = pair_tokenizer(MARKERS)
+    tokenizer.info = replace(tokenizer.info, swallows_before=frozenset(before), swallows_after=frozenset(after))
+    ids = encode((structure("<|a|> \n "), content("a \n "), structure("<|a|> "), content("b ")), tokenizer)
+    assert tokenizer.texts == expected
+    assert specials(ids) == [3, 3]
+
+
+def test_white_space_alone_is_swallowed_whole(pair_tokenizer) -> None:
+    tokenizer = pair_tokenizer(MARKERS)
+    tokenizer.info = replace(tokenizer.info, swallows_after=frozenset({3}))
+    assert encode((structure("<|a|>\n<|a|>"), content(" \n")), tokenizer) == [3, 3]
+
+
 def test_nothing_to_encode(pair_tokenizer, tokenizer) -> None:
     for empty in ((), (content(""),), (structure(""), content(""))):
         with pytest.raises(EmptyPrompt):

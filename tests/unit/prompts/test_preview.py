@@ -111,3 +111,16 @@ def test_options_are_those_of_render() -> None:
 def test_a_model_without_markers() -> None:
     shown = preview(find_template("plain")[1], [Message("user", "abc")], Words({}, adds_bos=False))
     assert [token.origin for token in shown.tokens] == ["content"]
+
+
+def test_white_space_that_a_marker_swallows_is_passed() -> None:
+    template = Template(name="t", source="{{ '<s>\\n\\n' }}{{ messages[0].content }}{{ ' </s>\\nA' }}")
+    words = Words({"<s>": 0, "</s>": 1})
+    words.info = replace(words.info, swallows_before=frozenset({1}), swallows_after=frozenset({0, 1}))
+    shown = preview(template, [Message("user", "abc")], words)
+    assert [(token.says, token.origin) for token in shown.tokens] == [
+        (b"<s>", "marker"),
+        (b" abc", "content"),
+        (b"</s>", "marker"),
+        (b" A", "structure"),
+    ]
