@@ -23,7 +23,7 @@ from local_llms.catalog import (
     list_adapters,
     list_models,
 )
-from local_llms.errors import AdapterError, ModelFileError, ModelNotFound
+from local_llms.errors import AdapterError, ModelFileError, ModelNotFound, OptionError
 from local_llms.hub import PREFIX, HubName, cached, cached_named, fetch, fetch_named, parse_hub_name
 
 ModelName = str | os.PathLike[str]
@@ -80,8 +80,21 @@ class ModelSource:
         if self.file is None:
             raise ModelNotFound("model", self.name, ())
         if not self.file.exists():
-            raise ModelFileError(f"There is no file {self.file}. Give the path of a model file that exists.")
+            raise ModelFileError(
+                f"There is no file {self.name}. Give the path of a model file that exists{_perhaps_hub(self.name)}."
+            )
         return self.file
+
+
+def _perhaps_hub(name: str) -> str:
+    """The end of a sentence about a file that is missing, where its name looks like a place on the hub."""
+    place = "/".join(name.split("://")[-1].split("/")[1:3]) if "://" in name else name
+    if Path(place).suffix in (".gguf", ".bin", ".pth", ".pt", ".safetensors"):
+        return ""
+    try:
+        return f', or "{parse_hub_name(PREFIX + place)}" for that repository of the Hugging Face hub'
+    except OptionError:
+        return ""
 
 
 @cache
@@ -111,6 +124,8 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
                 "default model for the family", family, (), f'Name one: model="path/to/model.gguf".{known}'
             )
         model = default_model()
+    if model == "":
+        raise OptionError("model is an empty text. Give the name of a model, or leave it out for the default one.")
     if not isinstance(model, str):
         return ModelSource(os.fspath(model), None, Path(model))
     if model.startswith(PREFIX):

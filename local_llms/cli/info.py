@@ -17,7 +17,12 @@ def info(
     from local_llms.about import describe
 
     about = describe(model, **loading)
-    here = str(about.path) if about.path else f"not here yet; the first use fetches {size_text(about.download)}"
+    if about.path is not None:
+        here = str(about.path)
+    elif about.can_be_fetched:
+        here = f"not here yet; the first use fetches {size_text(about.download) if about.download else 'it'}"
+    else:
+        here = "not here, and nobody offers it: the notes say how to come by it"
     template = f"{about.template or 'none'}: {about.template_reason}" if about.kind == "generate" else None
     context = f"{about.trained_context_length} tokens" if about.trained_context_length else None
     out().print(
@@ -26,7 +31,7 @@ def info(
                 ("model", about.name),
                 ("adapter", about.adapter),
                 ("file", here),
-                ("size", size_text(about.size)),
+                ("size", size_text(about.size) if about.size else None),
                 ("makes", {"generate": "text", "embed": "vectors"}[about.kind]),
                 ("family", about.family),
                 ("architecture", about.architecture),

@@ -34,36 +34,42 @@ def list_(
 
 
 def _models(family: str | None, commercial_use: CommercialUse | None) -> None:
-    from local_llms.about import is_here
+    from local_llms.about import size_here
     from local_llms.catalog import default_model, list_adapters, list_models
 
     defaults = {default_model("generate"), default_model("embed")}
     table = _table("model", "family", "makes", "weights", "size", "licence", "commercial use", "here")
     for card in list_models(family=family, commercial_use=commercial_use):
+        here = size_here(card)
+        size = here or card.size
         table.add_row(
             card.name + (" *" if card.name in defaults else ""),
             card.family,
             "text" if card.kind == "generate" else "vectors",
             count_text(card.parameters),
-            size_text(card.size),
+            size_text(size) if size else "–",
             card.licence,
             card.commercial_use,
-            _here(card.sources, is_here(card)),
+            _here(card.sources, here),
         )
     out().print(table)
-    out().print("* taken when no model is named. A model that is not here is fetched at its first use.", style="dim")
+    out().print(
+        "* taken when no model is named. A model that is not here is fetched at its first use; a size that is not "
+        "shown is known then.",
+        style="dim",
+    )
     count = len(list_adapters(family=family, commercial_use=commercial_use))
     if count:
         out().print(f"There are adapters too, {count} of them: local-llms list --adapters.", style="dim")
 
 
 def _adapters(family: str | None, commercial_use: CommercialUse | None) -> None:
-    from local_llms.about import is_here
+    from local_llms.about import size_here
     from local_llms.catalog import list_adapters
 
     table = _table("adapter", "over", "family", "licence", "commercial use", "here")
     for card in list_adapters(family=family, commercial_use=commercial_use):
-        here = _here(card.sources, is_here(card))
+        here = _here(card.sources, size_here(card))
         table.add_row(card.name, card.base, card.family, card.licence, card.commercial_use, here)
     out().print(table)
     out().print(
@@ -80,9 +86,9 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _here(sources: Sequence[object], here: bool) -> str:
+def _here(sources: Sequence[object], size: int | None) -> str:
     """Whether the files are here; "by hand" where they cannot be fetched: local-llms info then says more."""
-    return "yes" if here else "no" if sources else "by hand"
+    return "yes" if size is not None else "no" if sources else "by hand"
 
 
 def _commercial_use(value: str | None) -> CommercialUse | None:
