@@ -34,7 +34,7 @@ from local_llms.options import (
     path_as_text,
 )
 
-HELD_TO = ("schema", "regex", "choices", "grammar", "tools", "tool_choice", "parallel_tool_calls")
+HELD_TO = ("schema", "schema_in_prompt", "regex", "choices", "grammar", "tools", "tool_choice", "parallel_tool_calls")
 """What one call may set of what its answer must look like."""
 
 CALL_NAMES = (*CallOptions.model_fields, *HELD_TO, "model", "input_text", "logprobs", "top_logprobs", "token_callbacks")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from local_llms.backends.base import Adapter
-from local_llms.constraints import Constraint, constraint_of, heed, json_value
+from local_llms.constraints import Constraint, constraint_of, heed, json_value, outline
 from local_llms.engine import Engine, Request, room_for
 from local_llms.errors import EmptyPrompt, OptionError
 from local_llms.options import CallOptions
@@ -62,6 +62,7 @@ def answer_request(
     defaults: Mapping[str, Any],
     adapter: ModelAdapter,
     held_to: Mapping[str, Any],
+    schema_in_prompt: bool,
     tools: ToolUse | None,
     logprobs: bool,
     top_logprobs: int,
@@ -73,6 +74,8 @@ def answer_request(
     if not 0 <= top_logprobs <= MOST_LIKELY:
         raise OptionError(f"top_logprobs={top_logprobs}: give a number from 0 to {MOST_LIKELY}.")
     messages, info = messages_of(prompt), engine.info
+    if schema_in_prompt and held_to.get("schema") is not None:
+        messages = _with_outline(messages, outline(held_to["schema"]))
     check_not_empty(messages, input)
     params = call.resolve(defaults, chosen.template.stop)
 
@@ -98,6 +101,15 @@ def answer_request(
         constraint=None if constraint is None else engine.constraints.compile(constraint),
         dropped_messages=dropped,
     )
+
+
+def _with_outline(messages: Sequence[Message], shape: str) -> Sequence[Message]:
+    """The last question with a line about what to answer with."""
+    place = max((number for number, message in enumerate(messages) if message.role == "user"), default=None)
+    if place is None or not shape:
+        return messages
+    asked = replace(messages[place], content=f"{messages[place].content}\n\nAnswer with JSON: {shape}")
+    return [*messages[:place], asked, *messages[place + 1 :]]
 
 
 def write(chosen: ChosenTemplate, messages: Sequence[Message], input: str | None, tools: ToolUse | None) -> Prompt:

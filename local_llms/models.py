@@ -119,6 +119,7 @@ class LoadedModel:
         regex: str | None = None,
         choices: Sequence[str] | None = None,
         grammar: str | None = None,
+        schema_in_prompt: bool = False,
         tools: Sequence[Tool] = (),
         tool_choice: str | None = None,
         parallel_tool_calls: bool | None = None,
@@ -137,15 +138,16 @@ class LoadedModel:
         where it is complete. One that is cut before, by ``max_tokens`` or the context, raises AnswerCut.
 
         - ``schema``: the answer is a JSON document of this schema: a pydantic model, a TypedDict, a dataclass, or a
-          JSON Schema as a dictionary or text.
+          JSON Schema as a dictionary or text. ``schema_in_prompt``: the last question gets a line that shows it, from
+          which a small model knows what belongs into each field.
         - ``regex``: all of the answer matches this regular expression (Rust's syntax).
         - ``choices``: the answer is one of these texts.
         - ``grammar``: the answer is of this context-free grammar, in llguidance's dialect of Lark.
 
         ``tools``: functions that the answer may call, told to the model in its family's own way; ``reader`` reads the
         calls. ``tool_choice``: "auto" (the default), "required", "none", or a tool's name. ``parallel_tool_calls``:
-        whether there may be several, None or True where the family's format has a way to write them. With tools, a
-        ``schema`` is for the answer that calls none.
+        True allows several, where the family's format has a way to write them. With tools, a ``schema`` is for the
+        answer that calls none.
 
         Raises EmptyPrompt, ContextOverflow, TemplateError, ConstraintError, UnsupportedFeature, OptionError,
         UnknownOption, MissingDependency, EngineBusy or EngineClosed.
@@ -164,6 +166,7 @@ class LoadedModel:
                 defaults=self._sampling_defaults(),
                 adapter=self._adapter,
                 held_to={"schema": schema, "regex": regex, "choices": choices, "grammar": grammar},
+                schema_in_prompt=schema_in_prompt,
                 tools=use,
                 logprobs=logprobs or bool(token_callbacks),
                 top_logprobs=top_logprobs,

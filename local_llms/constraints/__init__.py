@@ -6,6 +6,7 @@ by the library llguidance.
 
 from local_llms.constraints.compiler import Compiled, Compiler
 from local_llms.constraints.matcher import Matcher
+from local_llms.constraints.outline import outline
 from local_llms.constraints.schema import SchemaLike, json_schema_of
 from local_llms.constraints.spec import (
     CONSTRAINTS,
@@ -37,5 +38,6 @@ __all__ = [
     "matching",
     "of_grammar",
     "one_of",
+    "outline",
     "terminal",
 ]

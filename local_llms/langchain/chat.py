@@ -279,8 +279,8 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
 
         ``tools``: LangChain's tools, functions, pydantic models, TypedDicts, or dictionaries as OpenAI has them.
         ``tool_choice``: "auto" (the default: text or calls, as the model likes), "any" (calls only), "none", or a
-        tool's name. ``parallel_tool_calls``: whether one answer may call several; False: one at most. Whatever is
-        called exists, and the arguments are valid under its schema.
+        tool's name. ``parallel_tool_calls``: True lets one answer call several, up to eight; else it is one. Whatever
+        is called exists, and the arguments are valid under its schema.
         """
         told = [convert_to_openai_tool(tool) for tool in tools]
         choice = to_choice(tool_choice, [tool["function"]["name"] for tool in told])
@@ -300,7 +300,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
 
         ``schema``: a pydantic model, whose instances come back, or a TypedDict or JSON Schema, for dictionaries.
 
-        ``method``: "json_schema" holds the answer to the schema; "function_calling" has the model call a tool of that
+        ``method``: "json_schema" shows the model the schema and holds the answer to it; "function_calling" has the model call a tool of that
         schema; "json_mode" holds it to any JSON object, so that the prompt must say which. ``strict`` changes nothing:
         the answer is valid in any case. It raises AnswerCut where ``max_tokens`` or the context cut it.
 

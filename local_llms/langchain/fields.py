@@ -57,6 +57,7 @@ class TextFields(GenerationFields):
             asked["tool_choice"] = to_choice(asked["tool_choice"], [tool.name for tool in asked.get("tools", ())])
         if "response_format" in asked:
             asked["schema"] = to_schema(asked.pop("response_format"))
+            asked.setdefault("schema_in_prompt", True)
         return self.call_options(where, asked)
 
     def _patiently(self, ask: Callable[..., T], prompt: Any, options: dict[str, Any]) -> T:

@@ -41,7 +41,7 @@ def structured(
         told = tool
     elif method in ("json_schema", "json_mode"):
         if method == "json_schema":
-            asked = {"schema": _json_schema(_needed(schema, method))}
+            asked = {"schema": _json_schema(_needed(schema, method)), "schema_in_prompt": True}
             told = asked["schema"]
         else:
             asked = {"schema": {"type": "object"}}

@@ -18,12 +18,13 @@ class ToolUse:
     """Tools and how they are to be used.
 
     ``choice``: "auto" (text or calls), "required" (calls only), "none" (text only), or the name of the one to call.
-    ``parallel``: whether an answer may hold several calls.
+    ``parallel``: whether an answer may hold several calls. A small model that may repeat a call does so; hence it is
+    one unless several are asked for.
     """
 
     tools: tuple[Tool, ...]
     choice: str = "auto"
-    parallel: bool = True
+    parallel: bool = False
 
     @classmethod
     def of(cls, tools: Sequence[Tool], choice: str | None, parallel: bool | None) -> ToolUse | None:
@@ -41,7 +42,7 @@ class ToolUse:
             if choice == "required":
                 raise OptionError('tool_choice="required" without tools. Give some, or leave it out.')
             return None
-        return cls(tuple(tools), choice, parallel is not False and choice in _WORDS)
+        return cls(tuple(tools), choice, bool(parallel) and choice in _WORDS)
 
     @property
     def callable(self) -> tuple[Tool, ...]:

@@ -69,7 +69,7 @@ class TestChatLocalOnARealModel(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": MODEL, "seed": 1, "max_tokens": 40, **LOADING}
+        return {"model": MODEL, "temperature": 0, "max_tokens": 200, **LOADING}
 
     @property
     def model_override_value(self) -> str:
