@@ -39,6 +39,7 @@ def likely(row: Row, token: int, count: int, names: TokenNames) -> tuple[TokenLo
 
     if not count:
         return told(token), ()
+    count = min(count, row.shape[0])
     best = np.argpartition(row, -count)[-count:]
     return told(token), tuple(told(int(other)) for other in best[np.lexsort((best, -row[best]))])
 
