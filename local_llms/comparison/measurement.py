@@ -84,7 +84,7 @@ def default_text() -> str:
 
 def default_window(models: Sequence[str], loading: Mapping[str, Any]) -> int:
     """Characters of a passage that all of the models can hold: a token is at least a character, nearly always."""
-    asked = loading.get("context_length")
+    asked: int | None = loading.get("context_length")
     lengths = [describe(model, **loading).trained_context_length for model in models]
     return min([WINDOW, *filter(None, [asked, *lengths])])
 

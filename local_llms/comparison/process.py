@@ -9,7 +9,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import local_llms
 from local_llms.comparison.measurement import Measurement, Task
 from local_llms.errors import LocalLLMError
 
@@ -18,7 +17,7 @@ PROGRAM = "local_llms.comparison.program"
 
 def measure_apart(task: Task) -> Measurement:
     """Measure a model in a new process. Raises LocalLLMError with the text of what went wrong there."""
-    folder = str(Path(local_llms.__file__).parents[1])
+    folder = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", PROGRAM],

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,8 +101,9 @@ def _q8_0(blocks: Bytes, paired: bool) -> Bytes:
 
 
 def _half_precision(scales: Bytes) -> Bytes:
-    found: NDArray[Any] = np.ascontiguousarray(scales).view("<f4").astype("<f2")
-    return found.view(np.uint8)
+    halves = np.ascontiguousarray(scales).view("<f4").astype("<f2")
+    found: Bytes = halves.view(np.uint8)
+    return found
 
 
 def _nibbles(content: Bytes, paired: bool) -> Bytes:
@@ -110,7 +111,8 @@ def _nibbles(content: Bytes, paired: bool) -> Bytes:
     if not paired:
         return content
     numbers = np.stack([content & 15, content >> 4], axis=2).reshape(len(content), 2 * _HALF)
-    return numbers[:, :_HALF] | numbers[:, _HALF:] << 4
+    packed: Bytes = numbers[:, :_HALF] | numbers[:, _HALF:] << 4
+    return packed
 
 
 _CONVERTERS: dict[str, Callable[[Bytes, bool], Bytes]] = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q8_0": _q8_0}
