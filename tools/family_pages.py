@@ -25,7 +25,7 @@ _NAVIGATED = re.compile(r"(?<=  - Families:\n)(?:      - .*\n)+")
 def pages() -> dict[Path, str]:
     """Every file that is written, by its path within the project, the navigation of the documentation too."""
     shipped = [family for name, family in sorted(families().items()) if (DATA / f"{name}.toml").is_file()]
-    written = {FOLDER / f"{family.name}.md": "\n".join(_page(family)) + "\n" for family in shipped}
+    written = {FOLDER / f"{family.name}.md": "\n".join(_page(family)).rstrip("\n") + "\n" for family in shipped}
     written[FOLDER / "index.md"] = "\n".join(_index(shipped)) + "\n"
     entries = ["      - All families: families/index.md\n"]
     entries += [f"      - {family.title}: families/{family.name}.md\n" for family in shipped]
@@ -72,17 +72,17 @@ def _page(family: Family) -> Iterator[str]:
     yield ""
     yield from _table(["", ""], _facts(family))
     yield ""
-    yield from _models(family)
-    yield from _adapters(family)
     shown = examples(family)
     yield from ("## In LangChain", "", *_fenced(shown.langchain, "python"), "")
-    yield from ("## In llama-index", "", *_fenced(shown.llama_index, "python"))
+    yield from ("## In llama-index", "", *_fenced(shown.llama_index, "python"), "")
+    yield from _models(family)
+    yield from _adapters(family)
     if family.default_template:
-        yield from ("", "## Sampling", "", *_sampling(family))
+        yield from ("## Sampling", "", *_sampling(family), "")
     if family.templates:
-        yield from ("", "## Templates")
+        yield from ("## Templates", "")
     for template in family.templates:
-        yield from ("", *_template(family, template))
+        yield from (*_template(family, template), "")
 
 
 def _facts(family: Family) -> Iterator[Sequence[str]]:
@@ -143,10 +143,13 @@ def _adapters(family: Family) -> Iterator[str]:
 
 
 def _notes(family: Family, cards: Sequence[ModelCard | AdapterCard]) -> Iterator[str]:
+    said: dict[str, list[str]] = {}
     for card in cards:
         facts = [fact for fact in (card.notes, _sampling_of(card, family), _claim(card)) if fact]
         if facts:
-            yield f"- `{card.name}`: {' '.join(facts)}"
+            said.setdefault(" ".join(facts), []).append(_code(card.name))
+    for fact, names in said.items():
+        yield f"- {', '.join(names)}: {fact}"
 
 
 def _sources(card: ModelCard | AdapterCard) -> str:
@@ -197,6 +200,7 @@ def _template(family: Family, template: Template) -> Iterator[str]:
             ["tokens that end an answer", _markers(template.stop_tokens)],
             ["strings that end an answer", _markers(template.stop)],
             *([["system message of its own", _code(template.default_system)]] if template.default_system else []),
+            *([["a call of a tool", _code(template.tools.call)]] if template.tools else []),
             ["from", template.provenance or "–"],
         ],
     )
