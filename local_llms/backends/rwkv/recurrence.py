@@ -1,9 +1,9 @@
 """What the versions from 5 on keep of the past, and how a token changes it.
 
 Each head keeps a matrix. In versions 5 and 6 it is decayed and gets the product of the token's key and value added; in
-version 7 it is also corrected along one direction (the delta rule). Both are linear in the matrix, so sixteen tokens of
-a sequence can be gone through at once: what they do to each other is a small triangular matrix, and the state is read
-and written once. That is how prompts are read; a decode step goes token by token.
+version 7 it is also corrected along one direction (the delta rule). Both are linear in the matrix, so a piece of a
+sequence can be gone through at once: what its tokens do to each other is a small triangular matrix, and the state is
+read and written once. That is how prompts are read; a decode step goes token by token.
 
 Formulas: Peng et al. 2024, "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence", section 4, and
 Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution", section 4.
@@ -15,8 +15,8 @@ import torch
 
 from local_llms.backends.rwkv.batch import Batch, Stretch
 
-PIECE = 16
-"""Tokens of a sequence that are gone through at once."""
+DECAYED_PIECE, CORRECTED_PIECE = 16, 32
+"""Tokens of a sequence that are gone through at once: what was fastest on a CPU."""
 
 _WORTH_A_PIECE = 4
 """Fewer are gone through one after the other."""
@@ -41,7 +41,7 @@ def decayed(
     own = (receptance * bonus * key).sum(dim=-1, keepdim=True) * value
     for stretch in batch.stretches:
         held = state[: stretch.count]
-        for piece in _pieces(stretch):
+        for piece in _pieces(stretch, DECAYED_PIECE):
             rows = (receptance[piece.rows], key[piece.rows], value[piece.rows], log_decay[piece.rows])
             if piece.times == 1:
                 result[piece.rows] = _decayed_step(held, *rows)
@@ -69,7 +69,7 @@ def corrected(
     result = torch.empty_like(value)
     for stretch in batch.stretches:
         held = state[: stretch.count]
-        for piece in _pieces(stretch):
+        for piece in _pieces(stretch, CORRECTED_PIECE):
             at = piece.rows
             rows = (receptance[at], key[at], value[at], log_decay[at], away[at], towards[at])
             if piece.times == 1:
@@ -79,13 +79,13 @@ def corrected(
     return result
 
 
-def _pieces(stretch: Stretch) -> list[Stretch]:
-    """A stretch in pieces; where few tokens are left, each is one of its own."""
+def _pieces(stretch: Stretch, most: int) -> list[Stretch]:
+    """A stretch in pieces of at most so many times; where few are left, each is one of its own."""
     pieces: list[Stretch] = []
     done = 0
     while done < stretch.times:
         left = stretch.times - done
-        times = min(left, PIECE) if left >= _WORTH_A_PIECE else 1
+        times = min(left, most) if left >= _WORTH_A_PIECE else 1
         pieces.append(Stretch(stretch.first + done * stretch.count, times, stretch.count))
         done += times
     return pieces

@@ -25,7 +25,7 @@ _MIXED = "wkvrg"
 class TimeMix6:
     """The recurrent half of a layer.
 
-    ``common_mix`` and ``mixes`` (5, width): how much of the token before is taken. ``mix_in`` (5 * rank, width) and
+    ``common_mix`` and ``mixes`` (5, 1, width): how much of the token before is taken. ``mix_in`` (5 * rank, width) and
     ``mix_out`` (5, rank, width): what the text adds to ``mixes``. ``decay``, ``decay_in``, ``decay_out``: the same for
     the decay. ``bonus``: (heads, size).
     """
@@ -54,7 +54,7 @@ class TimeMix6:
             raise weights.bad(f"{prefix}time_maa_w1 has {mix_rank} columns, no multiple of {len(_MIXED)}")
         return cls(
             common_mix=weights.exact(f"{prefix}time_maa_x", width),
-            mixes=torch.stack([weights.exact(f"{prefix}time_maa_{which}", width) for which in _MIXED]),
+            mixes=torch.stack([weights.exact(f"{prefix}time_maa_{which}", 1, width) for which in _MIXED]),
             mix_in=weights.matrix(f"{prefix}time_maa_w1", width, mix_rank).t().contiguous(),
             mix_out=weights.matrix(f"{prefix}time_maa_w2", len(_MIXED), mix_rank // len(_MIXED), width),
             decay=weights.exact(f"{prefix}time_decay", width),
@@ -76,8 +76,8 @@ class TimeMix6:
         heads = (len(x), *self.bonus.shape)
         apart = before - x
         added = linear(x + apart * self.common_mix, self.mix_in).tanh_().view(len(x), len(_MIXED), -1).transpose(0, 1)
-        mixes = torch.bmm(added.to(self.mix_out.dtype), self.mix_out).float() + self.mixes.unsqueeze(1)
-        for_decay, for_key, for_value, for_receptance, for_gate = (x + apart * mix for mix in mixes)
+        mixes = torch.bmm(added.to(self.mix_out.dtype), self.mix_out).float() + self.mixes
+        for_decay, for_key, for_value, for_receptance, for_gate = torch.addcmul(x, apart, mixes)
         decay = self.decay + linear(linear(for_decay, self.decay_in).tanh_(), self.decay_out)
         key, value = linear(for_key, self.key), linear(for_value, self.value)
         receptance = linear(for_receptance, self.receptance)

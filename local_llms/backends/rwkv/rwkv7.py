@@ -53,9 +53,11 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class TimeMix7:
-    """The recurrent half of a layer. ``mixes``: (6, width), how much of the token before goes into r, w, k, v, a, g.
+    """The recurrent half of a layer.
 
-    ``value_residual``: how much of the first layer's value is taken; None in the first layer.
+    ``mixes``: (6, 1, width), how much of the token before goes into r, w, k, v, a, g. ``value_residual``: how much of
+    the first layer's value is taken; None in the first layer. ``rate_share``: how much the key depends on the rate at
+    which the state is corrected, and ``fixed_share``, 1 less that.
     """
 
     mixes: torch.Tensor
@@ -65,6 +67,7 @@ class TimeMix7:
     value_residual: LowRank | None
     removal: torch.Tensor
     rate_share: torch.Tensor
+    fixed_share: torch.Tensor
     bonus: torch.Tensor
     receptance: torch.Tensor
     key: torch.Tensor
@@ -80,13 +83,14 @@ class TimeMix7:
             for name in ("v0", "v1", "v2"):
                 weights.skip(f"{prefix}{name}")
         return cls(
-            mixes=torch.stack([weights.exact(f"{prefix}x_{which}", width) for which in "rwkvag"]),
+            mixes=torch.stack([weights.exact(f"{prefix}x_{which}", 1, width) for which in "rwkvag"]),
             decay=LowRank.read(weights, f"{prefix}w", width),
             rate=LowRank.read(weights, f"{prefix}a", width),
             gate=LowRank.read(weights, f"{prefix}g", width, base=False),
             value_residual=None if first else LowRank.read(weights, f"{prefix}v", width),
             removal=weights.exact(f"{prefix}k_k", width),
             rate_share=weights.exact(f"{prefix}k_a", width),
+            fixed_share=1 - weights.exact(f"{prefix}k_a", width),
             bonus=weights.exact(f"{prefix}r_k", heads, width // heads),
             receptance=weights.square(f"{prefix}receptance", width),
             key=weights.square(f"{prefix}key", width),
@@ -101,7 +105,7 @@ class TimeMix7:
         """See ``TimeMix``. ``memory``: (sequences, heads, value size, key size). What is handed on is the value."""
         heads = (len(x), *self.bonus.shape)
         apart = before - x
-        xr, xw, xk, xv, xa, xg = (x + apart * mix for mix in self.mixes)
+        xr, xw, xk, xv, xa, xg = torch.addcmul(x, apart, self.mixes)
         log_decay = self.decay.outer(self.decay.inner(xw).tanh_()).sigmoid_().mul_(_STRONGEST_DECAY)
         rate = self.rate.outer(self.rate.inner(xa)).sigmoid_()
         receptance = linear(xr, self.receptance).view(heads)
@@ -112,7 +116,7 @@ class TimeMix7:
             residual = self.value_residual
             value = torch.lerp(value, first, residual.outer(residual.inner(xv)).sigmoid_())
         removed = functional.normalize((key * self.removal).view(heads), dim=-1)
-        key = (key * (1 + (rate - 1) * self.rate_share)).view(heads)
+        key = (key * torch.addcmul(self.fixed_share, rate, self.rate_share)).view(heads)
         values = value.view(heads)
         towards = removed * rate.view(heads)
         read = corrected(memory, receptance, key, values, log_decay.view(heads), -removed, towards, batch)
