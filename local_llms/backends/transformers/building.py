@@ -51,7 +51,7 @@ def build(
         vocabulary=_checked(vocabulary, network.vocabulary_size, path),
         architecture=settings.model_type,
         trained_context_length=trained or DEFAULT_CONTEXT,
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        parameters=sum({tensor.data_ptr(): tensor.numel() for tensor in tensors.values()}.values()),
         longest_context=None if _any_position(settings) else trained,
         name=path.name,
         quantization=options.quantization or str(dtype).removeprefix("torch."),

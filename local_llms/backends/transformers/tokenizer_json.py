@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+ENDS = frozenset(
+    {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>"}
+)
+"""Control tokens that end a turn or a text in whatever model has them (ggml-org/llama.cpp: src/llama-vocab.cpp)."""
+
+
 class JsonVocabulary:
     """Implements ``Vocabulary`` over a parsed ``tokenizer.json``."""
 
@@ -45,7 +51,8 @@ class JsonVocabulary:
         self.adds_bos = self.bos_id is not None and (framed if facts.adds_bos is None else facts.adds_bos)
         eos = ids.get(facts.eos) if facts.eos is not None else None
         self.eos_text = facts.eos if facts.eos is not None and facts.eos in self.special_tokens else ""
-        self.end_ids = frozenset() if eos is None else frozenset({eos})
+        ends = {token for token, entry in self._marks.items() if entry.control and entry.text in ENDS}
+        self.end_ids = frozenset(ends if eos is None else {*ends, eos})
         self.chat_template = facts.chat_template
         self._read_piece = reader_of(spec.get("decoder"))
         self._pieces = {token: text for text, token in table.items()}
