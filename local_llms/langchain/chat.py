@@ -300,9 +300,10 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
 
         ``schema``: a pydantic model, whose instances come back, or a TypedDict or JSON Schema, for dictionaries.
 
-        ``method``: "json_schema" shows the model the schema and holds the answer to it; "function_calling" has the model call a tool of that
-        schema; "json_mode" holds it to any JSON object, so that the prompt must say which. ``strict`` changes nothing:
-        the answer is valid in any case. It raises AnswerCut where ``max_tokens`` or the context cut it.
+        ``method``: "json_schema" shows the model the schema and holds the answer to it; "function_calling" has the
+        model call a tool of that schema; "json_mode" holds it to any JSON object, so that the prompt must say which.
+        ``strict`` changes nothing: the answer is valid in any case. It raises AnswerCut where ``max_tokens`` or the
+        context cut it.
 
         ``include_raw``: a dictionary comes back, with "raw" (the message), "parsed" and "parsing_error"; an answer that
         was cut is such an error then. A stream gives objects that grow. Raises OptionError or ConstraintError.
