@@ -63,13 +63,14 @@ def test_it_is_computed_among_others_part_by_part(serve) -> None:
 
 
 def test_one_that_is_preempted_is_scored_right(serve) -> None:
-    engine = serve(context_length=200, cache_tokens=210, batch_tokens=16)
+    engine = serve(context_length=200, cache_tokens=235, batch_tokens=3, step_seconds=0.002)
     first = ask(engine, "the oldest goes first", 150)
     late = score(engine)
     other = score(engine, TEXT[::-1])
     assert late.result().token_logprobs == pytest.approx(truth(TEXT), abs=1e-5)
     assert other.result().token_logprobs == pytest.approx(truth(TEXT[::-1]), abs=1e-5)
     assert first.result().text == alone("the oldest goes first", 150)
+    assert engine.stats().preemptions > 0
 
 
 def test_the_rows_of_a_step_are_bounded(serve, monkeypatch: pytest.MonkeyPatch) -> None:
