@@ -16,6 +16,9 @@ Given = Mapping[str, Any]
 WIDTH_OF_A_PIPE = 160
 """Columns of a table that no terminal limits."""
 
+NARROW = 110
+"""Columns of a terminal below which a table leaves out what can be spared."""
+
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -83,6 +86,26 @@ def pairs(rows: Iterable[tuple[str, str | None]]) -> Table:
     for name, value in rows:
         if value is not None:
             table.add_row(name, Text(visible(value)))
+    return table
+
+
+def columns(rows: Iterable[Mapping[str, str]], *, spare: Iterable[str] = ()) -> Table:
+    """A table with a line for each row. The first column is never broken.
+
+    ``spare``: titles of columns that a narrow terminal goes without.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = list(rows)
+    left_out = set(spare) if out().width < NARROW else set()
+    titles = [title for title in (shown[0] if shown else ()) if title not in left_out]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        longest = max(len(word) for row in shown for word in (*title.split(), *row[title].split(), ""))
+        table.add_column(title, no_wrap=title == titles[0], overflow="fold", min_width=min(longest, 11))
+    for row in shown:
+        table.add_row(*(Text(visible(row[title])) for title in titles))
     return table
 
 

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from local_llms.cli.console import count_text, out, size_text
+from local_llms.cli.console import columns, count_text, out, size_text
 from local_llms.errors import OptionError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.table import Table
 
     from local_llms.catalog.schema import CommercialUse
 
@@ -38,26 +36,29 @@ def _models(family: str | None, commercial_use: CommercialUse | None) -> None:
     from local_llms.catalog import default_model, list_adapters, list_models
 
     defaults = {default_model("generate"), default_model("embed")}
-    table = _table("model", "family", "makes", "weights", "size", "licence", "commercial use", "here")
+    rows = []
     for card in list_models(family=family, commercial_use=commercial_use):
         here = size_here(card)
         size = here or card.size
-        table.add_row(
-            card.name + (" *" if card.name in defaults else ""),
-            card.family,
-            "text" if card.kind == "generate" else "vectors",
-            count_text(card.parameters),
-            size_text(size) if size else "–",
-            card.licence,
-            card.commercial_use,
-            _here(card.sources, here),
+        rows.append(
+            {
+                "model": card.name + (" *" if card.name in defaults else ""),
+                "family": card.family,
+                "makes": "text" if card.kind == "generate" else "vectors",
+                "weights": count_text(card.parameters),
+                "size": size_text(size) if size else "–",
+                "licence": card.licence,
+                "commercial use": card.commercial_use,
+                "here": _here(card.sources, here),
+            }
         )
-    out().print(table)
-    out().print(
-        "* taken when no model is named. A model that is not here is fetched at its first use; a size that is not "
-        "shown is known then.",
-        style="dim",
-    )
+    out().print(columns(rows, spare=("family", "makes")) if rows else "The catalog has no such model.")
+    if rows:
+        out().print(
+            "* taken when no model is named. A model that is not here is fetched at its first use; a size that is not "
+            "shown is known then.",
+            style="dim",
+        )
     count = len(list_adapters(family=family, commercial_use=commercial_use))
     if count:
         out().print(f"There are adapters too, {count} of them: local-llms list --adapters.", style="dim")
@@ -67,23 +68,23 @@ def _adapters(family: str | None, commercial_use: CommercialUse | None) -> None:
     from local_llms.about import size_here
     from local_llms.catalog import list_adapters
 
-    table = _table("adapter", "over", "family", "licence", "commercial use", "here")
-    for card in list_adapters(family=family, commercial_use=commercial_use):
-        here = _here(card.sources, size_here(card))
-        table.add_row(card.name, card.base, card.family, card.licence, card.commercial_use, here)
-    out().print(table)
-    out().print(
-        "Use one with adapter= over any copy of its base, or as a model: the base is then loaded with it.", style="dim"
-    )
-
-
-def _table(first: str, *others: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (first, *others):
-        table.add_column(title, no_wrap=title == first, overflow="fold")
-    return table
+    rows = [
+        {
+            "adapter": card.name,
+            "over": card.base,
+            "family": card.family,
+            "licence": card.licence,
+            "commercial use": card.commercial_use,
+            "here": _here(card.sources, size_here(card)),
+        }
+        for card in list_adapters(family=family, commercial_use=commercial_use)
+    ]
+    out().print(columns(rows, spare=("family",)) if rows else "The catalog has no such adapter.")
+    if rows:
+        out().print(
+            "Use one with adapter= over any copy of its base, or as a model: the base is then loaded with it.",
+            style="dim",
+        )
 
 
 def _here(sources: Sequence[object], size: int | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from local_llms.cli.console import err, out, pairs
+from local_llms.cli.console import columns, err, out, pairs
 from local_llms.cli.marked import marked, quoted, spoken
 from local_llms.errors import OptionError
 
@@ -159,20 +159,21 @@ def _said(says: bytes) -> str:
 
 
 def _list() -> None:
-    from rich.table import Table
-
     from local_llms.catalog import families
     from local_llms.templates import places
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("template", "family", "has a place for", "from"):
-        table.add_column(title, no_wrap=title == "template", overflow="fold")
+    rows = []
     for family in families().values():
         for each in family.templates:
             found = places(each.name)
             names = {"turns": found.turns, "system": found.system, "input": found.input, "tools": found.tools}
-            taken = ", ".join(name for name, has in names.items() if has)
-            mark = " *" if each.name == family.default_template else ""
-            table.add_row(each.name + mark, family.name, taken or "nothing", each.provenance)
-    out().print(table)
+            rows.append(
+                {
+                    "template": each.name + (" *" if each.name == family.default_template else ""),
+                    "family": family.name,
+                    "has a place for": ", ".join(name for name, has in names.items() if has) or "one question",
+                    "from": each.provenance,
+                }
+            )
+    out().print(columns(rows, spare=("from",)))
     out().print("* what the family's classes use. local-llms template NAME shows an example.", style="dim")

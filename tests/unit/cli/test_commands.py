@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+from rich.console import Console
 
 from local_llms.cli.bench import Runner
-from local_llms.cli.console import count_text, size_text, visible
+from local_llms.cli.console import columns, count_text, size_text, visible
 from local_llms.models import load_model
 from local_llms.testing.scripted import ScriptedBackend, say
 from local_llms.testing.scripted_model import ScriptedModel, scripted_model
@@ -135,6 +136,23 @@ def test_list_shows_the_catalog(run: Run) -> None:
 def test_list_by_family(run: Run) -> None:
     assert "all-minilm-l6-v2" not in run("list", "--family", "smollm2").stdout
     assert "smollm2-135m-instruct" not in run("list", "--commercial-use", "no").stdout
+
+
+def test_list_of_nothing(run: Run) -> None:
+    result = run("list", "--family", "minilm", "--commercial-use", "no")
+    assert (result.exit_code, result.stdout) == (0, "The catalog has no such model.\n")
+
+
+def test_a_narrow_terminal_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"model": "a-name-of-a-model-7b", "family": "Spare", "licence": "A licence of many words", "here": "no"}]
+    for width in (40, 200):
+        console = Console(width=width)
+        monkeypatch.setattr("local_llms.cli.console.out", lambda console=console: console)
+        with console.capture() as capture:
+            console.print(columns(rows, spare=["family"]))
+        shown = capture.get()
+        assert {*rows[0]["model"].split(), *rows[0]["licence"].split(), "no"} <= set(shown.split())
+        assert ("Spare" in shown) == (width == 200)
 
 
 def test_info_of_a_model_that_is_not_here(run: Run) -> None:
