@@ -26,6 +26,7 @@
     │   ├── EngineForked           the model was loaded in a parent process
     │   ├── RequestCancelled       the caller cancelled the request (also a CancelledError of concurrent.futures)
     │   ├── DeadlineExceeded       the request's time was over (also a TimeoutError)
+    │   ├── NoToolCall             an answer that had to call a tool calls none
     │   ├── AnswerCut              an answer reached its most tokens before its schema or grammar was fulfilled
     │   └── DecodeError            the backend failed while computing
     │       └── CacheFull          the KV cache has no room; the engine preempts, so a caller seldom sees it
@@ -168,6 +169,10 @@ class DeadlineExceeded(EngineError, TimeoutError):
     """The request was not finished when its time was over."""
 
     retryable = True
+
+
+class NoToolCall(EngineError):
+    """The calls of an answer were asked for, and it has none."""
 
 
 class AnswerCut(EngineError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_messages_to_prompt
 from llama_index.core.base.llms.types import (
@@ -17,22 +17,20 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM, default_completion_to_prompt
-from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
-from llama_index.core.types import Model, TokenAsyncGen
+from llama_index.core.llms.llm import default_completion_to_prompt
+from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.types import TokenAsyncGen
 from llama_index_instrumentation.dispatcher import DISPATCHER_SPAN_DECORATED_ATTR
 
-from local_llms.adapter import GenerationFields
 from local_llms.catalog import default_model
 from local_llms.errors import OptionError
+from local_llms.llama_index.calling import Calling, to_choice, to_tools
 from local_llms.llama_index.convert import to_messages
 from local_llms.llama_index.reply import Listener, Reply, ResponseT, as_chat, as_completion
-from local_llms.models import PromptInput
+from local_llms.llama_index.structured import Structured
+from local_llms.models import LoadedModel, PromptInput, ReplyReader
 from local_llms.options import SamplingOptions
 from local_llms.types import Message, SamplingParams
-
-if TYPE_CHECKING:
-    from llama_index.core.program.utils import FlexibleModel
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -43,7 +41,7 @@ def _spanned_by_the_base(method: MethodT) -> MethodT:
     return method
 
 
-class LocalLLM(GenerationFields, LLM):
+class LocalLLM(Structured, Calling):
     """A model on this machine; equal models and loading options share one set of weights and decode together.
 
     ``LocalLLM()`` takes the small default model. The fields are those of ``LoadingOptions`` (how to load),
@@ -58,6 +56,9 @@ class LocalLLM(GenerationFields, LLM):
     - ``messages_to_prompt`` and ``completion_to_prompt`` take the place of the model's template when they are given:
       what they return is sent as it is. Markers in it, such as ``<|im_end|>``, stay plain text, since they might be
       the user's; a format of your own with special tokens is a template in a family file.
+    - A call may be held to a ``schema``, ``regex``, ``choices`` or ``grammar``, and may be given ``tools`` with
+      ``tool_choice`` and ``parallel_tool_calls``; calls of an answer are ToolCallBlocks. The structured predictions and
+      the methods with tools of llama-index stand on these.
     - ``raw`` of an answer is a dictionary with "model", "usage", "finish_reason", "stop_match" and "timings"; of a
       stream, the last piece has it.
 
@@ -86,7 +87,7 @@ class LocalLLM(GenerationFields, LLM):
             context_window=info.context_length,
             num_output=self.max_tokens or min(default, info.context_length // 4),
             is_chat_model=True,
-            is_function_calling_model=False,
+            is_function_calling_model=True,
             model_name=info.name,
         )
 
@@ -97,7 +98,7 @@ class LocalLLM(GenerationFields, LLM):
             "class_name": self.class_name(),
             "model_name": self.model or default_model(),
             "is_chat_model": True,
-            "is_function_calling_model": False,
+            "is_function_calling_model": True,
             **{name: value for name, value in given.items() if value is not None},
         }
 
@@ -161,31 +162,6 @@ class LocalLLM(GenerationFields, LLM):
         await self.aloaded()
         return await super().astream(prompt, **prompt_args)
 
-    @_spanned_by_the_base
-    async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """Answer a filled-in prompt template with an object, which is read from the text of the answer."""
-        await self.aloaded()
-        answer: Model = await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
-        return answer
-
-    @_spanned_by_the_base
-    async def astream_structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> AsyncGenerator[Model | FlexibleModel, None]:
-        """Like ``astructured_predict``, with an object for every piece that can be read."""
-        await self.aloaded()
-        return await super().astream_structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
-
     def _from_text(self, text: str, formatted: bool, given: dict[str, Any]) -> tuple[PromptInput, dict[str, Any]]:
         if formatted:
             return text, self._as_it_is(given, "formatted=True")
@@ -220,19 +196,29 @@ class LocalLLM(GenerationFields, LLM):
     ) -> Reply[ResponseT]:
         listener, model, options = self._read(method, given)
         handle = self.loaded(model)
-        return Reply(handle.submit(prompt, **options), handle.info.name, build, listener)
+        reader = _reader(handle, options)
+        return Reply(handle.submit(prompt, **options), handle.info.name, build, listener, reader)
 
     async def _aask(
         self, method: str, build: Callable[..., ResponseT], prompt: PromptInput, given: dict[str, Any]
     ) -> Reply[ResponseT]:
         listener, model, options = self._read(method, given)
         handle = await self.aloaded(model)
-        return Reply(await handle.asubmit(prompt, **options), handle.info.name, build, listener)
+        reader = _reader(handle, options)
+        return Reply(await handle.asubmit(prompt, **options), handle.info.name, build, listener, reader)
 
     def _read(self, method: str, given: dict[str, Any]) -> tuple[Listener | None, str | None, dict[str, Any]]:
+        if "tools" in given:
+            given = {**given, "tools": to_tools(given["tools"]), "tool_choice": to_choice(given.get("tool_choice"))}
         model, options = self.call_options(f"{type(self).__name__}.{method}()", given)
         if not options.get("logprobs"):
             return None, model, options
         listener = Listener()
         options["token_callbacks"] = [*options["token_callbacks"], listener]
         return listener, model, options
+
+
+def _reader(handle: LoadedModel, options: dict[str, Any]) -> ReplyReader | None:
+    """What tells calls from text, where the answer may call tools."""
+    tools = options.get("tools")
+    return handle.reader(tools, options.get("tool_choice"), options.get("template")) if tools else None

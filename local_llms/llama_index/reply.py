@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LogProb, MessageRole
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ToolCallBlock,
+)
 
 from local_llms.callbacks import TokenCallback
-from local_llms.models import Stream
+from local_llms.llama_index.calling import arguments
+from local_llms.models import CallStart, Piece, ReplyReader, Stream, TextPiece
 from local_llms.types import Completion, TokenEvent, TokenLogprob
 
 ResponseT = TypeVar("ResponseT", ChatResponse, CompletionResponse)
 
 
-def as_completion(text: str, **fields: Any) -> CompletionResponse:
+def as_completion(growing: Growing, **fields: Any) -> CompletionResponse:
     """The answer to ``complete``."""
-    return CompletionResponse(text=text, **fields)
+    return CompletionResponse(text=growing.text, **fields)
 
 
-def as_chat(text: str, **fields: Any) -> ChatResponse:
-    """The answer to ``chat``."""
-    return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), **fields)
+def as_chat(growing: Growing, **fields: Any) -> ChatResponse:
+    """The answer to ``chat``; its calls are blocks behind its text."""
+    if not growing.calls:
+        return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=growing.text), **fields)
+    said = [TextBlock(text=growing.text)] if growing.text else []
+    return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, blocks=[*said, *growing.calls]), **fields)
+
+
+class Growing:
+    """What an answer has said and called so far."""
+
+    def __init__(self, reader: ReplyReader | None) -> None:
+        """``reader`` tells calls from text, where there may be any."""
+        self.text = ""
+        self._reader = reader
+        self._calls: list[tuple[CallStart, str]] = []
+
+    def push(self, text: str) -> str:
+        """Take a part of the answer; what it adds to the text."""
+        return self._take([TextPiece(text)] if self._reader is None else self._reader.push(text))
+
+    def finish(self) -> str:
+        """Take what was held back, once nothing follows."""
+        return self._take([] if self._reader is None else self._reader.finish())
+
+    @property
+    def calls(self) -> list[ToolCallBlock]:
+        """The calls; the arguments of one that is not complete are the text that there is of them."""
+        return [
+            ToolCallBlock(tool_call_id=start.id, tool_name=start.name, tool_kwargs=arguments(text) or text or {})
+            for start, text in self._calls
+        ]
+
+    def _take(self, pieces: Sequence[Piece]) -> str:
+        said = ""
+        for piece in pieces:
+            if isinstance(piece, TextPiece):
+                said += piece.text
+            elif isinstance(piece, CallStart):
+                self._calls.append((piece, ""))
+            else:
+                start, text = self._calls[piece.index]
+                self._calls[piece.index] = (start, text + piece.text)
+        self.text += said
+        return said
 
 
 class Listener(TokenCallback):
@@ -40,7 +91,8 @@ class Listener(TokenCallback):
 class Reply(Generic[ResponseT]):
     """A request under way.
 
-    ``build`` makes a response around a text; ``listener`` is there when log-probabilities are wanted.
+    ``build`` makes a response of what there is; ``listener`` is there when log-probabilities are wanted, ``reader``
+    when the answer may call tools.
 
     A finished answer's ``raw`` has "model", "usage" (prompt_tokens, completion_tokens, total_tokens,
     cached_prompt_tokens), "finish_reason" ("stop" or "length"), "stop_match" and "timings" (seconds: queued,
@@ -53,6 +105,7 @@ class Reply(Generic[ResponseT]):
     model: str
     build: Callable[..., ResponseT]
     listener: Listener | None
+    reader: ReplyReader | None = None
 
     def whole(self) -> ResponseT:
         """Wait for the answer."""
@@ -64,38 +117,41 @@ class Reply(Generic[ResponseT]):
 
     def pieces(self) -> Generator[ResponseT, None, None]:
         """The answer as it grows. Closing or dropping the generator stops the computing."""
-        text = ""
+        growing = Growing(self.reader)
         with self.stream:
             for event in self.stream:
-                text += event.text
-                if self._tells(event):
-                    yield self._piece(text, event)
-            yield self._last(text)
+                piece = self._piece(growing, event)
+                if piece is not None:
+                    yield piece
+            yield self._last(growing)
 
     async def apieces(self) -> AsyncGenerator[ResponseT, None]:
         """Like ``pieces``, without blocking the event loop."""
-        text = ""
+        growing = Growing(self.reader)
         async with self.stream:
             async for event in self.stream:
-                text += event.text
-                if self._tells(event):
-                    yield self._piece(text, event)
-            yield self._last(text)
+                piece = self._piece(growing, event)
+                if piece is not None:
+                    yield piece
+            yield self._last(growing)
 
-    def _tells(self, event: TokenEvent) -> bool:
-        # Half a character, or what may become a stop string, is no news; its log-probability is.
-        return bool(event.text) or self.listener is not None
+    def _piece(self, growing: Growing, event: TokenEvent) -> ResponseT | None:
+        """None for half a character, or what may become a stop string: that is no news; its log-probability is."""
+        delta = growing.push(event.text)
+        if not event.text and self.listener is None:
+            return None
+        logprobs = [_logprobs(event)] if self.listener is not None else None
+        return self.build(growing, delta=delta, logprobs=logprobs)
 
-    def _piece(self, text: str, event: TokenEvent) -> ResponseT:
-        return self.build(text, delta=event.text, logprobs=[_logprobs(event)] if self.listener is not None else None)
-
-    def _last(self, text: str) -> ResponseT:
-        completion = self.stream.result()
-        return self.build(completion.text, delta=completion.text[len(text) :], **self._facts(completion))
+    def _last(self, growing: Growing) -> ResponseT:
+        return self.build(growing, delta=growing.finish(), **self._facts(self.stream.result()))
 
     def _finished(self, completion: Completion) -> ResponseT:
+        growing = Growing(self.reader)
+        growing.push(completion.text)
+        growing.finish()
         logprobs = self.listener.logprobs if self.listener is not None else None
-        return self.build(completion.text, logprobs=logprobs, **self._facts(completion))
+        return self.build(growing, logprobs=logprobs, **self._facts(completion))
 
     def _facts(self, completion: Completion) -> dict[str, Any]:
         usage = completion.usage
