@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ def test_a_command_that_is_shown_exists(words: list[str]) -> None:
             assert re.search(rf"{re.escape(word)}\b", shown), f"{words[0]} has no {word}"
 
 
+def test_every_command_has_a_section() -> None:
+    page = (ROOT / "docs" / "command.md").read_text("utf-8")
+    for name in COMMANDS:
+        assert f"\n## {name}\n" in page, name
+        assert f"local-llms {name}" in page, name
+
+
 def test_the_readme_shows_both_commands() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert 'pip install -e ".[quickstart]" && local-llms demo' in text
@@ -96,6 +104,25 @@ def test_the_options_table_is_complete_and_right() -> None:
         assert shown[option][0] == (str(default) if default not in ({}, ()) else "None"), option
     known = {*LoadingOptions.model_fields, *CallOptions.model_fields}
     assert set(shown) == known, "options that are no more"
+
+
+def test_the_tables_of_the_architecture_are_complete() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (layers,) = [contract for contract in project["tool"]["importlinter"]["contracts"] if contract["type"] == "layers"]
+    for room in re.split(r" \| ", " | ".join(layers["layers"])):
+        assert re.search(rf"^\| .*`{room}`.* \|", page, re.MULTILINE), f"no row for the room {room}"
+    extras = project["project"]["optional-dependencies"]
+    wanted = [project["project"]["dependencies"], *(extras[name] for name in set(extras) - {"dev", "docs"})]
+    for requirement in {re.split(r"[\[<>=]", each)[0] for group in wanted for each in group} - {"local-llms"}:
+        assert re.search(rf"^\| .*{re.escape(requirement)}", page, re.MULTILINE), f"no row for {requirement}"
+
+
+def test_every_backend_is_shown() -> None:
+    shown = {line for line in (ROOT / "docs" / "models.md").read_text("utf-8").splitlines() if line.startswith("| ")}
+    for folder in (ROOT / "local_llms" / "backends").iterdir():
+        if (folder / "__init__.py").is_file():
+            assert any(f"| `{folder.name}` |" in line for line in shown), folder.name
 
 
 def test_the_catalog_files_that_are_shown_are_right() -> None:
