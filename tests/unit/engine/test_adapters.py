@@ -10,6 +10,7 @@ from local_llms.engine import Engine
 from local_llms.errors import AdapterError, DecodeError, EngineClosed, RequestCancelled, UnsupportedFeature
 from local_llms.testing.scripted import ADAPTER_TOKEN, ScriptedBackend, echo_script, write_adapter
 from tests.unit.engine.engine_help import ask, ids, wait_quiet, wait_until
+from tests.unit.engine.scheduler_house import ADAPTERS, PREFIX, House
 
 
 def with_adapter(text: str, count: int, number: int, scale: float = 1.0) -> str:
@@ -193,3 +194,12 @@ def test_a_backend_without_adapters_says_so(serve, adapters) -> None:
     with pytest.raises(UnsupportedFeature):
         ask(engine, "x", 3, adapter=adapters[1]).result()
     assert ask(engine, "x", 3).result().text == expected("x", 3, None)
+
+
+def test_two_adapters_do_not_wait_for_each_others_beginning() -> None:
+    house = House(batch_tokens=8)
+    first, other, same = (house.add(PREFIX, adapter=ADAPTERS[number]) for number in (1, 2, 1))
+    house.step()
+    assert house.scheduler.running == [first, other]
+    assert same.waits_for == (first, len(PREFIX) - 1)
+    house.run()

@@ -63,7 +63,7 @@ def test_it_is_computed_among_others_part_by_part(serve) -> None:
 
 
 def test_one_that_is_preempted_is_scored_right(serve) -> None:
-    engine = serve(context_length=200, cache_tokens=235, batch_tokens=3, step_seconds=0.002)
+    engine = serve(context_length=200, cache_tokens=250, batch_tokens=3, step_seconds=0.002)
     first = ask(engine, "the oldest goes first", 150)
     late = score(engine)
     other = score(engine, TEXT[::-1])
