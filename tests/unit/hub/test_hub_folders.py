@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from local_llms.hub.hf_cache import Repository, hub_cache
 from local_llms.kept import find_kept, remove, remove_unfinished
 from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub
 from tests.unit.hub.hub_tests import running_hub
-from tests.unit.hub.test_hub_cache import flip_a_bit
+from tests.unit.hub.test_hub_cache import FLIPS, flip_a_bit
 
 NAME = parse_hub_name(f"hf:{REPOSITORY}")
 SHARDS = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
@@ -244,10 +245,14 @@ def test_every_flipped_bit_is_found(hub: FakeHub, fetched_by_another_tool: bool)
     path = fetch_named(NAME)
     (kept,) = kept_models()
     assert kept.verify()
-    for number, name in enumerate(needed):
-        flip_a_bit((path / name).resolve(), 5 + number)
-        assert kept.verify() is False
-        flip_a_bit((path / name).resolve(), 5 + number)
+    chance, caught = random.Random(5), 0
+    for number in range(FLIPS):
+        name = [*needed][number % len(needed)]
+        file, place = (path / name).resolve(), chance.randrange(8 * len(needed[name]))
+        flip_a_bit(file, place)
+        caught += kept.verify() is False
+        flip_a_bit(file, place)
+    assert caught == FLIPS
     assert kept.verify()
 
 
