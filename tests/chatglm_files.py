@@ -134,12 +134,12 @@ def random_prefix(folder: Path, *, layers: int, heads: int, size: int, projected
     """A P-tuning checkpoint of 6 virtual tokens; ``projected``: width of the embedding before a projection."""
     random = np.random.default_rng(seed)
     width, name = layers * 2 * heads * size, "transformer.prefix_encoder"
-    tensors = {f"{name}.embedding.weight": random.standard_normal((6, projected or width))}
+    tensors = {f"{name}.embedding.weight": 4 * random.standard_normal((6, projected or width))}
     if projected:
         tensors |= {
             f"{name}.trans.0.weight": random.standard_normal((32, projected)) / 4,
             f"{name}.trans.0.bias": random.standard_normal(32) / 4,
-            f"{name}.trans.2.weight": random.standard_normal((width, 32)) / 3,
+            f"{name}.trans.2.weight": random.standard_normal((width, 32)),
             f"{name}.trans.2.bias": random.standard_normal(width) / 4,
         }
     config = {"pre_seq_len": 6, "prefix_projection": bool(projected)}
