@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from local_llms import backends
 from local_llms.backends.base import BackendInfo
 from local_llms.catalog import AdapterCard, ModelCard, find_template
 from local_llms.catalog.schema import CommercialUse, HubSource, ModelKind, PackageSource
-from local_llms.hub import GGUFHeader, cached, check_gguf, size_of
+from local_llms.hub import cached, size_of
+from local_llms.hub.facts import FileFacts, facts_of
 from local_llms.hub.gguf_template import jinja_of, template_name
 from local_llms.options import LoadingOptions, parse_options
 from local_llms.resolve import ModelName, choose_template, find_source
@@ -56,28 +56,28 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
     source = find_source(model, family)
     card = source.card
     path = source.here()
-    header = None if path is None else _header(path)
+    facts = FileFacts() if path is None else facts_of(path)
     backend, backend_reason = None, "chosen once the file is here"
     if path is not None:
         module, backend_reason = backends.choose(path, options.backend)
         backend = module.NAME
-    chosen = choose_template(options.template, family, card, _as_backend_info(header))
+    chosen = choose_template(options.template, family, card, _as_backend_info(facts))
     return About(
         name=source.name,
         path=path,
         size=size_of(path) if path is not None else card.size if card else None,
         download=_download_size(card),
-        kind=_kind(card, header),
+        kind=card.kind if card else "embed" if facts.embeds else "generate",
         family=card.family if card else family,
-        architecture=header.architecture if header else None,
-        parameters=(header.parameters if header else 0) or (card.parameters if card else 0),
-        quantization=_quantization(header),
-        trained_context_length=_context_length(header) or (card.context_length if card else 0),
+        architecture=facts.architecture,
+        parameters=facts.parameters or (card.parameters if card else 0),
+        quantization=facts.quantization,
+        trained_context_length=facts.context_length or (card.context_length if card else 0),
         template=chosen.template.name if chosen else None,
         template_reason=chosen.reason if chosen else "nothing tells which one is right; give template=",
         backend=backend,
         backend_reason=backend_reason,
-        licence=card.licence if card else _text(header, "general.license") or "unknown",
+        licence=card.licence if card else facts.licence or "unknown",
         licence_source=card.licence_source if card else "",
         commercial_use=card.commercial_use if card else "unknown",
         notes=card.notes if card else "",
@@ -92,42 +92,6 @@ def size_here(card: ModelCard | AdapterCard) -> int | None:
     return None if path is None else size_of(path)
 
 
-def _header(path: Path) -> GGUFHeader | None:
-    """The checked header of a GGUF file; None for a file of another kind."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            return None
-    return check_gguf(path)
-
-
-def _kind(card: ModelCard | None, header: GGUFHeader | None) -> ModelKind:
-    if card is not None or header is None:
-        return card.kind if card else "generate"
-    return "embed" if f"{header.architecture}.pooling_type" in header.metadata else "generate"
-
-
-def _quantization(header: GGUFHeader | None) -> str | None:
-    """The type that most weights have."""
-    if header is None:
-        return None
-    weights: Counter[str] = Counter()
-    for tensor in header.tensors:
-        weights[tensor.type.name] += tensor.elements
-    return weights.most_common(1)[0][0] if weights else None
-
-
-def _context_length(header: GGUFHeader | None) -> int:
-    value = header.metadata.get(f"{header.architecture}.context_length") if header else None
-    return value if isinstance(value, int) else 0
-
-
-def _text(header: GGUFHeader | None, key: str) -> str | None:
-    value = header.metadata.get(key) if header else None
-    return value if isinstance(value, str) else None
-
-
 def _download_size(card: ModelCard | None) -> int | None:
     if card is None:
         return None
@@ -139,11 +103,11 @@ def _download_size(card: ModelCard | None) -> int | None:
     return None
 
 
-def _as_backend_info(header: GGUFHeader | None) -> BackendInfo:
+def _as_backend_info(facts: FileFacts) -> BackendInfo:
     """As much of what a backend would tell as the choice of a template asks for."""
     return BackendInfo(
         backend="",
-        architecture=header.architecture if header else "",
+        architecture=facts.architecture or "",
         parameters=0,
         vocabulary_size=0,
         context_length=0,
@@ -154,6 +118,6 @@ def _as_backend_info(header: GGUFHeader | None) -> BackendInfo:
         bos_id=None,
         end_ids=frozenset(),
         adds_bos=False,
-        chat_template=jinja_of(header) if header else None,
-        template=template_name(header) if header else None,
+        chat_template=jinja_of(facts.gguf) if facts.gguf else None,
+        template=template_name(facts.gguf) if facts.gguf else None,
     )
