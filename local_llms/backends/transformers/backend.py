@@ -154,6 +154,8 @@ def _info(parts: Parts, options: LoadOptions, device: torch.device) -> BackendIn
         adds_bos=vocabulary.adds_bos,
         special_tokens=vocabulary.special_tokens,
         eos_text=vocabulary.eos_text,
+        swallows_before=vocabulary.swallows_before,
+        swallows_after=vocabulary.swallows_after,
         prompt_prefix=vocabulary.prompt_prefix,
         prompt_suffix=vocabulary.prompt_suffix,
         chat_template=vocabulary.chat_template,

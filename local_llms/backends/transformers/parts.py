@@ -64,6 +64,16 @@ class Vocabulary(Protocol):
         ...
 
     @property
+    def swallows_before(self) -> frozenset[int]:
+        """Special tokens for which the white space in front of their marker goes."""
+        ...
+
+    @property
+    def swallows_after(self) -> frozenset[int]:
+        """Special tokens for which the white space behind their marker goes."""
+        ...
+
+    @property
     def prompt_prefix(self) -> tuple[int, ...]:
         """Special tokens that the model expects in front of every prompt, where they are more than a BOS."""
         ...

@@ -17,10 +17,20 @@ from local_llms.errors import ModelFileError
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that was added to a vocabulary. ``control``: it adds no text of its own."""
+    """A token that was added to a vocabulary. ``control``: it adds no text of its own.
+
+    ``lstrip``, ``rstrip``: where its marker is found, the white space in front of it, or behind it, goes.
+    """
 
     text: str
     control: bool
+    lstrip: bool = False
+    rstrip: bool = False
+
+    @classmethod
+    def declared(cls, text: str, entry: Mapping[str, Any]) -> AddedToken:
+        """As ``tokenizer.json`` and ``tokenizer_config.json`` declare one."""
+        return cls(text, *(entry.get(name) is True for name in ("special", "lstrip", "rstrip")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,5 +93,11 @@ def _added(
         text = text_of(value)
         if not str(key).isdecimal() or text is None:
             raise ModelFileError(f"{path} is damaged: added_tokens_decoder has an entry {key!r} that is no token.")
-        found[int(key)] = AddedToken(text, value.get("special") is True)
+        found[int(key)] = AddedToken.declared(text, value)
     return found
+
+
+def swallowing(marks: Mapping[int, AddedToken]) -> tuple[frozenset[int], frozenset[int]]:
+    """The tokens whose marker drops the white space in front of it, and those that drop it behind."""
+    before = frozenset(token for token, entry in marks.items() if entry.lstrip)
+    return before, frozenset(token for token, entry in marks.items() if entry.rstrip)

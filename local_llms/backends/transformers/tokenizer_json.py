@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from local_llms.backends.transformers.files import TOKENIZER_BYTES, read_json
 from local_llms.backends.transformers.pieces import SPACE, reader_of
-from local_llms.backends.transformers.tokenizer_facts import AddedToken, TokenizerFacts
+from local_llms.backends.transformers.tokenizer_facts import AddedToken, TokenizerFacts, swallowing
 from local_llms.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class JsonVocabulary:
         self.size = 1 + max([*table.values(), *added], default=-1)
         ids = {**table, **{entry.text: token for token, entry in added.items()}}
         self.special_tokens: Mapping[str, int] = {entry.text: token for token, entry in self._marks.items()}
+        self.swallows_before, self.swallows_after = swallowing(self._marks)
         before = _in_front(spec.get("post_processor"))
         # A single token in front is a BOS; several are more than that.
         frame = before[0] if len(before) == 1 else None
@@ -108,7 +109,7 @@ def _added_tokens(spec: Mapping[str, Any], source: Path) -> dict[int, AddedToken
         token, text = (entry.get("id"), entry.get("content")) if isinstance(entry, dict) else (None, None)
         if type(token) is not int or not 0 <= token < 1 << 24 or not isinstance(text, str):
             raise _damaged(source, f"added_tokens has {entry!r}")
-        found[token] = AddedToken(text, entry.get("special") is True)
+        found[token] = AddedToken.declared(text, entry)
     return found
 
 

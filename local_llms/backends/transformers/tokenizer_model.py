@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local_llms.backends.transformers.files import TOKENIZER_BYTES, read_bytes
 from local_llms.backends.transformers.pieces import SPACE, sentence_piece
-from local_llms.backends.transformers.tokenizer_facts import AddedToken, TokenizerFacts
+from local_llms.backends.transformers.tokenizer_facts import AddedToken, TokenizerFacts, swallowing
 from local_llms.backends.transformers.tokenizer_json import whole_characters
 from local_llms.errors import MissingDependency, ModelFileError
 
@@ -45,6 +45,7 @@ class SentencePieceVocabulary:
         self._marks = {**own, **facts.added}
         self.size = 1 + max([len(self._pieces) - 1, *self._marks])
         self.special_tokens: Mapping[str, int] = {entry.text: token for token, entry in self._marks.items()}
+        self.swallows_before, self.swallows_after = swallowing(self._marks)
         # A user-defined piece is found in any text; an unused one in none. The type is a single byte.
         for token in own:
             place = self._pieces[token].type_at

@@ -26,6 +26,8 @@ class Marked:
         self.adds_bos = False
         self.eos_text = next((text for text in ends if text in special_tokens), "")
         self.end_ids = frozenset(special_tokens[text] for text in ends if text in special_tokens)
+        self.swallows_before: frozenset[int] = frozenset()
+        self.swallows_after: frozenset[int] = frozenset()
         self.chat_template = chat_template
         self.prompt_prefix = _all_or_none(prefix, special_tokens)
         self.prompt_suffix = _all_or_none(suffix, special_tokens)
