@@ -55,7 +55,8 @@ class Cells:
 
     def alone(self, sequence: int, first: int) -> NDArray[np.bool_]:
         """Of a sequence's cells from ``first`` on, which ones no other sequence holds."""
-        return self._references[self._held[sequence][first:]] == 1
+        alone: NDArray[np.bool_] = self._references[self._held[sequence][first:]] == 1
+        return alone
 
     def extend(self, sequence: int, first: int, cells: CellIds) -> None:
         """Make a sequence hold its first ``first`` cells and then ``cells``: taken for it, or its own from there on."""

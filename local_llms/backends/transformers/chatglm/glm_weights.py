@@ -107,6 +107,7 @@ def glm_tensors(
                     f"{path} is damaged: {name} has {tuple(tensor.shape)} numbers, and config.json speaks of "
                     f"{sum(parts.values())} rows. Fetch it again."
                 )
-            kind = rest.removeprefix(_TOGETHER)
-            for part, piece in zip(parts, tensor.split(list(parts.values())), strict=True):
-                yield f"{layer}self_attn.{part}.{kind}", piece
+            kind, start = rest.removeprefix(_TOGETHER), 0
+            for part, rows in parts.items():
+                yield f"{layer}self_attn.{part}.{kind}", tensor[start : start + rows]
+                start += rows

@@ -28,7 +28,7 @@ ALPHA = math.sqrt(2 * 28)
 ROTARY_BASE = 10_000.0
 
 
-class ChatGLMConfig(PretrainedConfig):
+class ChatGLMConfig(PretrainedConfig):  # type: ignore[misc]
     """Sizes of the network, named as in the checkpoints' ``config.json``."""
 
     model_type = "chatglm"
