@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from local_llms.backends.transformers import folder, gguf_file
+from local_llms.backends.transformers import folder, gguf_file, lit
 from local_llms.backends.transformers.chatglm import original as chatglm
 from local_llms.backends.transformers.parts import Layout
 
-LAYOUTS = (chatglm, folder, gguf_file)
+LAYOUTS = (chatglm, lit, folder, gguf_file)
 
 
 def layout_of(path: Path) -> tuple[Layout, str] | None:
