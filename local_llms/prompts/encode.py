@@ -68,11 +68,15 @@ def encode(prompt: Prompt, backend: Tokenizer, room: int | None = None) -> list[
         ids.insert(0, info.bos_id)
     if not ids:
         raise EmptyPrompt("The prompt has no token. Give some text.")
-    if ids[: len(info.prompt_prefix)] != [*info.prompt_prefix]:
-        ids[:0] = info.prompt_prefix
+    ids[: _agreement(ids, info.prompt_prefix)] = info.prompt_prefix
     if not set(info.prompt_suffix) & set(ids):
         ids.extend(info.prompt_suffix)
     return ids
+
+
+def _agreement(ids: Sequence[int], prefix: Sequence[int]) -> int:
+    """How many ids are the beginning of a prefix already."""
+    return sum(1 for place in range(1, len(prefix) + 1) if list(ids[:place]) == list(prefix[:place]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,9 @@ def test_what_the_model_expects_in_front_and_behind_is_there_once(pair_tokenizer
     assert encode((content("hi"),), tokenizer) == [1, 2, *plain]
     assert encode((structure("[gMASK]sop"), content("hi")), tokenizer) == [1, 2, *plain]
     assert specials(encode((content("[gMASK]sop"), content("hi")), tokenizer)) == [1, 2]
-    tokenizer.info = replace(tokenizer.info, prompt_prefix=(), prompt_suffix=(1, 3))
+    tokenizer.info = replace(tokenizer.info, bos_id=1, adds_bos=True)
+    assert encode((content("hi"),), tokenizer) == [1, 2, *plain]
+    tokenizer.info = replace(tokenizer.info, bos_id=None, adds_bos=False, prompt_prefix=(), prompt_suffix=(1, 3))
     assert encode((content("hi"),), tokenizer) == [*plain, 1, 3]
     assert encode((content("hi"), structure("[gMASK]<sop>")), tokenizer) == [*plain, 1, 3]
     assert encode((content("hi"), structure("<sop>")), tokenizer) == [*plain, 3]
