@@ -161,9 +161,10 @@ def _check_archive(path: Path) -> bool:
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
-                if file.read(2) in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+                # The protocol that torch has always written and reads without doubts.
+                if file.read(2) == b"\x80\x02":
                     return False
-            raise _bad(path, "it is neither a zip archive nor a pickle")
+            raise _bad(path, "it is neither a zip archive nor a pickle of torch")
         with zipfile.ZipFile(path) as archive:
             packed = next((item for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED), None)
             if packed is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from local_llms.backends.rwkv.files import weights_file
+from local_llms.backends.rwkv.files import is_safetensors, weights_file
 from local_llms.backends.rwkv.ggmf import is_ggmf, read_ggmf
 from local_llms.backends.rwkv.weights import Weights
 from local_llms.errors import ModelFileError
@@ -44,14 +44,14 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
         """Open a file, or the one in a folder. Raises ModelFileError, MissingDependency and DownloadError."""
-        file = weights_file(path)
+        file, start = weights_file(path)
         match = _CONTEXT.search(file.name)
         context = int(match[1]) if match else 0
-        if is_ggmf(file):
+        if is_ggmf(start):
             found = read_ggmf(file)
             tensors: dict[str, torch.Tensor] = {name: torch.from_numpy(array) for name, array in found.arrays().items()}
             return cls(file, tensors, found.quantization, _matrix_type(tensors), True, context)
-        tensors, metadata = _read_safetensors(file if _is_safetensors(file) else as_safetensors(file, extra="rwkv"))
+        tensors, metadata = _read_safetensors(file if is_safetensors(start) else as_safetensors(file, extra="rwkv"))
         if "_strategy" in json.loads(metadata.get(LEFT_OUT, "[]")):
             raise ModelFileError(
                 f"{file} was converted for a strategy of the rwkv package, which rearranged its weights. "
@@ -71,11 +71,6 @@ class Checkpoint:
         if not self.of_rwkv_cpp:
             return Weights(self.file, self.tensors, device, dtype)
         return Weights(self.file, self.tensors, device, dtype, decay_is_done=True, norm_epsilon=_GGML_EPSILON)
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from local_llms.backends.rwkv.ggmf import is_ggmf
@@ -11,6 +10,9 @@ from local_llms.hub.pickles import peek
 
 _MARK = b"blocks.0.att."
 """Stands in the names of all versions' weights, and in those of no other model."""
+
+START_BYTES = 9
+"""From the start of a file; they tell its format."""
 
 _LONGEST_HEADER = 1 << 22
 _SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
@@ -23,9 +25,12 @@ def kind_of(path: Path) -> str | None:
             return _kind_of_folder(path)
         if not path.is_file():
             return None
-        if is_ggmf(path):
-            return "it is a file of rwkv.cpp"
-        if _names_weights(path):
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+            if is_ggmf(start):
+                return "it is a file of rwkv.cpp"
+            header = file.read(_header_length(start)) if is_safetensors(start) else b""
+        if _MARK in header or (start[:2] in (b"PK", b"\x80\x02") and _MARK in peek(path)):
             return "its weights have the names of RWKV's"
     except OSError:
         # What cannot be read is not claimed; loading it by name says why.
@@ -33,15 +38,22 @@ def kind_of(path: Path) -> str | None:
     return None
 
 
-def weights_file(path: Path) -> Path:
-    """The file itself, or the one in a folder that holds weights. Raises ModelFileError for none or several."""
-    if not path.is_dir():
-        return path
-    found = _weights_in(path)
-    if len(found) != 1:
-        what = "no RWKV weights" if not found else f"{len(found)} files of RWKV weights: {_names(found)}"
-        raise ModelFileError(f"{path} holds {what}. Give the path of one file.")
-    return found[0]
+def weights_file(path: Path) -> tuple[Path, bytes]:
+    """The file itself, or the one in a folder that holds weights, and its first bytes.
+
+    Raises ModelFileError for none or several, and for one that cannot be read.
+    """
+    try:
+        if path.is_dir():
+            found = _weights_in(path)
+            if len(found) != 1:
+                what = "no RWKV weights" if not found else f"{len(found)} files of RWKV weights: {_names(found)}"
+                raise ModelFileError(f"{path} holds {what}. Give the path of one file.")
+            path = found[0]
+        with path.open("rb") as file:
+            return path, file.read(START_BYTES)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _kind_of_folder(folder: Path) -> str | None:
@@ -61,22 +73,10 @@ def _names(files: list[Path]) -> str:
     return ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
 
 
-def _names_weights(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(10)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:9] == b"{" and length <= _LONGEST_HEADER:
-            return _MARK in start[8:] + file.read(length)
-    return start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04") and _MARK in peek(path)
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file that begins so is one of safetensors."""
+    return start[8:9] == b"{" and _header_length(start) <= _LONGEST_HEADER
 
 
-def safetensors_names(path: Path) -> set[str]:
-    """The names in a safetensors file; empty where its header cannot be read."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _LONGEST_HEADER:
-            return set()
-        try:
-            return set(json.loads(file.read(length)))
-        except ValueError:
-            return set()
+def _header_length(start: bytes) -> int:
+    return int.from_bytes(start[:8], "little")

@@ -70,10 +70,8 @@ class GgmfFile:
         return dict(_as_trained(stored))
 
 
-def is_ggmf(path: Path) -> bool:
-    """Whether a file begins like one of rwkv.cpp. Files of llama.cpp had the same magic with the version 1."""
-    with path.open("rb") as file:
-        start = file.read(8)
+def is_ggmf(start: bytes) -> bool:
+    """Whether a file that begins so is one of rwkv.cpp. Files of llama.cpp had the same magic with the version 1."""
     return start[:4] == MAGIC and int.from_bytes(start[4:8], "little") in VERSIONS
 
 

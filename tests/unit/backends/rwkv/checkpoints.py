@@ -74,13 +74,13 @@ def make(
     return {**tensors, **norm("ln_out"), "head.weight": normal(vocabulary, width)}
 
 
-def write_pth(path: Path, tensors: Tensors, dtype: torch.dtype = torch.float32) -> Path:
-    torch.save({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)
+def write_pth(path: Path, tensors: Tensors, dtype: torch.dtype | None = None) -> Path:
+    torch.save({name: tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}, path)
     return path
 
 
-def write_safetensors(path: Path, tensors: Tensors, dtype: torch.dtype = torch.float32) -> Path:
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, path)
+def write_safetensors(path: Path, tensors: Tensors, dtype: torch.dtype | None = None) -> Path:
+    save_file({name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()}, path)
     return path
 
 
