@@ -100,6 +100,8 @@ class HubFetch:
             return listing.files[file] or ask_file(self.name, file, listing.commit)
 
         selection = choose(self.name, listing.files, self.want)
+        # The list of a repository can be seen by all; whether its files are open to this user, only they tell.
+        first = ask_file(self.name, selection.files[0], listing.commit)
         if selection.index is not None:
             index = told(selection.index)
             if index.size > MOST_INDEX_BYTES:
@@ -110,7 +112,7 @@ class HubFetch:
         absent = [file for file in selection.files if file not in listing.files]
         if absent:
             raise DownloadError(f"{self.source.repository} has a model in several files, and no file {absent[0]}.")
-        return [told(file) for file in selection.files], selection
+        return [first, *(told(file) for file in selection.files[1:])], selection
 
     def _bring(self, files: list[HubFile], selection: Selection, progress: Progress) -> Path:
         """Fetch what is missing, then give all files their names: before the last has come, none counts."""

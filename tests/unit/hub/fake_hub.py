@@ -42,6 +42,7 @@ class FakeHub:
     "short" (the connection ends half-way), "less" (half of it, told as the whole), "more" (bytes behind the end),
     "no-range" (all of it, from the start), "from-start" (a range, and another one than was asked for), "wrong-bytes"
     (the right range with other bytes), "stall" (nothing more after half), or a status such as "503".
+    ``gated``: the list of files is open, and the files are not.
     ``bare``: the list of files tells their names only. ``listed`` takes the place of parts of that list.
     """
 
@@ -56,6 +57,7 @@ class FakeHub:
     token: str | None = None
     bytes_per_second: float | None = None
     bare: bool = False
+    gated: bool = False
     listed: dict[str, object] = field(default_factory=dict)
     heads: int = 0
     listings: int = 0
@@ -118,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self) -> None:
         if not self._may():
+            return
+        if self.hub.gated:
+            self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
             return
         head, _, rest = unquote(urlsplit(self.path).path).partition("/resolve/")
         name = rest.partition("/")[2]

@@ -93,7 +93,7 @@ def test_a_second_use_asks_nothing(hub: FakeHub) -> None:
     put(hub, {**NEEDED, **sharded()})
     path = fetch_named(NAME)
     asked = (hub.heads, hub.listings, hub.transfers)
-    assert asked[:2] == (0, 1)
+    assert asked[:2] == (1, 1)
     assert fetch_named(NAME) == path
     assert cached_named(NAME) == path
     assert (hub.heads, hub.listings, hub.transfers) == asked
@@ -173,7 +173,7 @@ def test_an_index_that_is_wrong(hub: FakeHub, weights: object, what: str) -> Non
     assert not [*hub_cache().glob("*/snapshots/*/*")]
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"nonsense", b"[" * 100_000])
+@pytest.mark.parametrize("text", [b"[]", b"nonsense", b"[" * 100_000])
 def test_an_index_that_is_none(hub: FakeHub, text: bytes) -> None:
     put(hub, {"config.json": b"{}", INDEX: text})
     with pytest.raises(ModelFileError, match="is no index of weights"):
@@ -295,7 +295,7 @@ def test_the_files_are_of_one_version_although_the_branch_moves(hub: FakeHub) ->
     hub.bare = True
     needed = put(hub, {**NEEDED, **sharded()})
     assert held(fetch_named(NAME)) == needed
-    assert hub.heads == len(needed)
+    assert hub.heads == len(needed) + 1
 
 
 @pytest.mark.parametrize(
@@ -307,6 +307,14 @@ def test_a_list_that_makes_no_sense(hub: FakeHub, listed: dict[str, object]) -> 
     with pytest.raises(DownloadError, match="does not tell which files"):
         fetch_named(NAME)
     assert not hub_cache().exists()
+
+
+def test_a_repository_whose_terms_were_not_accepted(hub: FakeHub) -> None:
+    put(hub, {**NEEDED, **sharded()})
+    hub.gated = True
+    with pytest.raises(DownloadError, match=r"open only to those who accepted its terms\. Accept them on"):
+        fetch_named(NAME)
+    assert hub.transfers == 0
 
 
 def test_threads_fetch_once(hub: FakeHub) -> None:
