@@ -11,6 +11,14 @@ QUESTION = "Name three primary colours."
 INSTRUCTION, INPUT = "Translate to French.", "Good morning"
 SYSTEM, HAIKU = "You are brief.", "What is a haiku?"
 PREFIX = "Once upon a time"
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "temperature",
+        "description": "The temperature in a city, in degrees Celsius.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)

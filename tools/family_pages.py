@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from local_llms.catalog import AdapterCard, Family, FileSource, HubSource, ModelCard, PackageSource, Template, families
 from local_llms.cli.console import count_text, size_text
 from local_llms.templates import EXAMPLE, Places, places, preview_template
 from local_llms.types import Message
-from tools.family_examples import HAIKU, INPUT, INSTRUCTION, SYSTEM, examples
+from tools.family_examples import HAIKU, INPUT, INSTRUCTION, SYSTEM, TOOL, examples
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "local_llms" / "families"
@@ -205,16 +206,18 @@ def _template(family: Family, template: Template) -> Iterator[str]:
         ],
     )
     for what, messages, given in _conversations(place):
-        text = preview_template(template.name, messages, input=given).text
+        text = preview_template(template.name, messages, **given).text
         yield from ("", f"{what}{_end_of(text)}:", "", *_fenced(text.removesuffix("\n"), "text"))
 
 
-def _conversations(place: Places) -> Iterator[tuple[str, Sequence[Message], str | None]]:
-    yield ("A conversation", EXAMPLE if place.turns else EXAMPLE[:1], None)
+def _conversations(place: Places) -> Iterator[tuple[str, Sequence[Message], dict[str, Any]]]:
+    yield ("A conversation", EXAMPLE if place.turns else EXAMPLE[:1], {})
     if place.system:
-        yield ("With a system message", [Message("system", SYSTEM), Message("user", HAIKU)], None)
+        yield ("With a system message", [Message("system", SYSTEM), Message("user", HAIKU)], {})
     if place.input:
-        yield ("An instruction with an input", [Message("user", INSTRUCTION)], INPUT)
+        yield ("An instruction with an input", [Message("user", INSTRUCTION)], {"input": INPUT})
+    if place.tools:
+        yield ("With a tool", [Message("user", "Is it warm in Oslo?")], {"tools": [TOOL]})
 
 
 def _end_of(text: str) -> str:
