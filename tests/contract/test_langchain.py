@@ -20,6 +20,8 @@ from local_llms.models import load_model
 
 MODEL = "smollm2-135m-instruct"
 LOADING = {"context_length": 2048, "max_parallel": 4}
+GREEDY = {"temperature": 0, "repetition_penalty": 1.1, "max_tokens": 200}
+"""Without the penalty so small a model says the same again and again."""
 
 
 class TestChatLocal(ChatModelUnitTests):
@@ -69,12 +71,16 @@ class TestChatLocalOnARealModel(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": MODEL, "temperature": 0, "max_tokens": 200, **LOADING}
+        return {"model": MODEL, **GREEDY, **LOADING}
 
     @property
     def model_override_value(self) -> str:
         """The same file by its path, which is another name for it."""
         return str(fetch(find_model(MODEL)))
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
 
     @property
     def supported_usage_metadata_details(self) -> dict[Any, Any]:

@@ -9,7 +9,7 @@ import pytest
 from local_llms.catalog import families, find_template
 from local_llms.catalog.schema import ToolFormat
 from local_llms.errors import OptionError
-from local_llms.models import LoadedModel, load_model, read_reply
+from local_llms.models import LoadedModel, read_reply
 from local_llms.testing.scripted import ScriptedBackend, say
 from local_llms.testing.scripted_model import scripted_model
 from local_llms.tools import ToolUse, format_of
@@ -49,7 +49,7 @@ def ask(
 @pytest.mark.parametrize("template", NAMES)
 def test_a_forced_call_is_one(template):
     """100 of 100, from logits that are noise."""
-    with loaded(noise, template) as path, load_model(path) as model:
+    with loaded(noise, template) as model:
         streams = [
             model.submit("How is it?", tools=[WEATHER, NOW], tool_choice="get_weather", seed=seed, max_tokens=900)
             for seed in range(100)
@@ -81,7 +81,7 @@ def test_every_template_has_a_way(template):
         Message("assistant", "", (ToolCall("1", "get_weather", {"city": "Köln", "rain": True}),)),
         Message("tool", "sunny", name="get_weather"),
     ]
-    with loaded(noise) as path, load_model(path, template=template) as model:
+    with loaded(noise, template) as model:
         answer = model.generate("How is it?", tools=[WEATHER, NOW], tool_choice="required", seed=1, max_tokens=900)
         _, calls = read_reply(model.reader([WEATHER, NOW], "required"), answer.text)
         assert len(calls) == 1
@@ -97,9 +97,9 @@ def test_in_auto_text_is_text_and_a_call_a_call(template):
     form = format_of(find_template(template)[1])
     call = form.call.replace("$name", "now").replace("$arguments", "{}" if form.arguments == "json" else "")
     lead = form.text
-    with loaded(say(f"{lead}It is late. {{}} <b>"), template) as path, load_model(path) as model:
+    with loaded(say(f"{lead}It is late. {{}} <b>"), template) as model:
         assert ask(model, [WEATHER, NOW], temperature=0) == ("It is late. {} <b>", [])
-    with loaded(say(call), template) as path, load_model(path) as model:
+    with loaded(say(call), template) as model:
         said, calls = ask(model, [WEATHER, NOW], temperature=0)
         assert not said
         assert [(one.name, one.arguments) for one in calls] == [("now", {})]
@@ -107,7 +107,7 @@ def test_in_auto_text_is_text_and_a_call_a_call(template):
 
 def test_text_in_front_of_a_call():
     call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-    with loaded(say(f"Let me look.\n{call}")) as path, load_model(path) as model:
+    with loaded(say(f"Let me look.\n{call}")) as model:
         said, calls = ask(model, [NOW], temperature=0)
         assert said == "Let me look."
         assert [one.name for one in calls] == ["now"]
@@ -115,7 +115,7 @@ def test_text_in_front_of_a_call():
 
 def test_in_auto_a_call_cannot_go_wrong():
     """What the model would write after the marker is no call; the mask makes it one."""
-    with loaded(say('Well. <tool_call>{"nam": "later"}</tool_call> and more')) as path, load_model(path) as model:
+    with loaded(say('Well. <tool_call>{"nam": "later"}</tool_call> and more')) as model:
         said, calls = ask(model, [WEATHER, NOW], temperature=0, max_tokens=900)
         assert said == "Well."
         assert len(calls) == 1
@@ -124,7 +124,7 @@ def test_in_auto_a_call_cannot_go_wrong():
 
 def test_several_calls_where_they_are_asked_for():
     one = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-    with loaded(say("\n".join([one] * 20))) as path, load_model(path) as model:
+    with loaded(say("\n".join([one] * 20))) as model:
         assert len(ask(model, [NOW], "required", temperature=0)[1]) == 1
         answer = model.generate("x", tools=[NOW], tool_choice="required", parallel_tool_calls=True, temperature=0)
         calls = read_reply(model.reader([NOW]), answer.text)[1]
@@ -134,17 +134,17 @@ def test_several_calls_where_they_are_asked_for():
 
 def test_none_calls_nothing():
     call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-    with loaded(say(call)) as path, load_model(path) as model:
+    with loaded(say(call)) as model:
         assert ask(model, [NOW], "none", temperature=0) == (call, [])
 
 
 def test_a_schema_for_the_answer_that_calls_nothing():
     answer = {"type": "object", "properties": {"time": {"type": "string", "maxLength": 5}}, "required": ["time"]}
-    with loaded(say('{"time": "noon"}')) as path, load_model(path) as model:
+    with loaded(say('{"time": "noon"}')) as model:
         said, calls = ask(model, [NOW], schema=answer, temperature=0)
         assert json.loads(said) == {"time": "noon"}
         assert not calls
-    with loaded(say('<tool_call>\n{"name": "now"')) as path, load_model(path) as model:
+    with loaded(say('<tool_call>\n{"name": "now"')) as model:
         said, calls = ask(model, [NOW], schema=answer, temperature=0)
         assert [call.name for call in calls] == ["now"]
 
@@ -152,11 +152,11 @@ def test_a_schema_for_the_answer_that_calls_nothing():
 def test_stop_strings_end_text_and_no_call():
     tool = Tool("note", "", {"type": "object", "properties": {"text": {"type": "string", "maxLength": 30}}})
     call = '<tool_call>\n{"name": "note", "arguments": {"text": "a END b"}}\n</tool_call>'
-    with loaded(say(f"Yes END no {call}")) as path, load_model(path) as model:
+    with loaded(say(f"Yes END no {call}")) as model:
         answer = model.generate("x", tools=[tool], stop="END", temperature=0)
         assert answer.text == "Yes "
         assert answer.stop_match == "END"
-    with loaded(say(call)) as path, load_model(path) as model:
+    with loaded(say(call)) as model:
         assert ask(model, [tool], stop="END", temperature=0)[1][0].arguments == {"text": "a END b"}
 
 
@@ -176,7 +176,7 @@ def test_mistakes(tools, choice, words):
 
 
 def test_tools_and_another_constraint_contradict_each_other():
-    with loaded(noise) as path, load_model(path) as model, pytest.raises(OptionError, match="regex= and tools"):
+    with loaded(noise) as model, pytest.raises(OptionError, match="regex= and tools"):
         model.generate("x", tools=[NOW], regex="a")
 
 
