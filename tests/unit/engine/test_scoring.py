@@ -1,6 +1,7 @@
 """Texts that are scored: the log-probability of each token, computed among requests that generate."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -62,15 +63,24 @@ def test_it_is_computed_among_others_part_by_part(serve) -> None:
     assert together, "no step served both kinds"
 
 
-def test_one_that_is_preempted_is_scored_right(serve) -> None:
-    engine = serve(context_length=200, cache_tokens=250, batch_tokens=3, step_seconds=0.002)
-    first = ask(engine, "the oldest goes first", 150)
-    late = score(engine)
-    other = score(engine, TEXT[::-1])
-    assert late.result().token_logprobs == pytest.approx(truth(TEXT), abs=1e-5)
-    assert other.result().token_logprobs == pytest.approx(truth(TEXT[::-1]), abs=1e-5)
-    assert first.result().text == alone("the oldest goes first", 150)
-    assert engine.stats().preemptions > 0
+def test_one_that_is_computed_again_from_its_beginning(serve) -> None:
+    together = 0
+
+    def fails(chunks: list[Chunk]) -> bool:
+        nonlocal together
+        together += len(chunks) > 1 and any(chunk.start and chunk.logits == "all" for chunk in chunks)
+        return together == 1 and len(chunks) > 1
+
+    # A state that cannot be cut is lost where a decode fails.
+    engine = serve(can_cut=False, batch_tokens=16, fail_on=fails, step_seconds=0.002)
+    answer = ask(engine, "well", 60)
+    # Somebody reads it as it comes, so it goes on while the text is read.
+    reader = threading.Thread(target=list, args=(answer,))
+    reader.start()
+    assert score(engine, TEXT * 2).result().token_logprobs == pytest.approx(truth(TEXT * 2), abs=1e-5)
+    reader.join()
+    assert answer.completion.text == alone("well", 60)
+    assert together > 0
 
 
 def test_the_rows_of_a_step_are_bounded(serve, monkeypatch: pytest.MonkeyPatch) -> None:
