@@ -12,12 +12,14 @@ import torch
 from local_llms.backends.base import LoadOptions
 from local_llms.backends.transformers.config import context_of, first_line, layers_of, library_config
 from local_llms.backends.transformers.device import choose_device, choose_dtype
+from local_llms.backends.transformers.merging import merge
 from local_llms.backends.transformers.native import ATTENTION, NativeNetwork, register, replaces_attention
 from local_llms.backends.transformers.parts import Parts, Vocabulary
 from local_llms.backends.transformers.quantize import quantization_config
 from local_llms.backends.transformers.quiet import quiet
 from local_llms.backends.transformers.verify import verify
-from local_llms.errors import ModelFileError, UnsupportedFeature
+from local_llms.backends.transformers.vocabularies import vocabulary_of
+from local_llms.errors import AdapterError, ModelFileError, UnsupportedFeature
 from local_llms.options import DEFAULT_CONTEXT
 
 _DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError, OSError)
@@ -43,12 +45,15 @@ def build(
     model_class = class_of(settings, config, path)
     _check_layers(config, tensors, path)
     model = load_model(path, model_class, settings, tensors, dtype, device, options.quantization)
+    if options.adapter is not None:
+        merge(options.adapter, model)
+        vocabulary = _with_tokenizer(options.adapter, vocabulary)
     network = NativeNetwork(model)
     verify(network, settings.model_type)
     trained = context_of(config)
     return Parts(
         network=network,
-        vocabulary=_checked(vocabulary, network.vocabulary_size, path),
+        vocabulary=_checked(vocabulary, network.vocabulary_size, path, options.adapter),
         architecture=settings.model_type,
         trained_context_length=trained or DEFAULT_CONTEXT,
         parameters=sum({tensor.data_ptr(): tensor.numel() for tensor in tensors.values()}.values()),
@@ -148,9 +153,14 @@ def _any_position(settings: Any) -> bool:
     return parameters.get("rope_type", "default") not in ("dynamic", "longrope")
 
 
-def _checked(vocabulary: Vocabulary, rows: int, path: Path) -> Vocabulary:
+def _with_tokenizer(adapter: Path, vocabulary: Vocabulary) -> Vocabulary:
+    """The tokenizer that an adapter brings, or else the model's own."""
+    there = any((adapter / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return vocabulary_of(adapter) if there else vocabulary
+
+
+def _checked(vocabulary: Vocabulary, rows: int, path: Path, adapter: Path | None) -> Vocabulary:
     if vocabulary.size > rows:
-        raise ModelFileError(
-            f"{path}: the tokenizer has {vocabulary.size} tokens, and the model {rows}. They do not belong together."
-        )
+        what = f"the tokenizer has {vocabulary.size} tokens, and the model {rows}. They do not belong together."
+        raise ModelFileError(f"{path}: {what}") if adapter is None else AdapterError(f"{adapter}: {what}")
     return vocabulary

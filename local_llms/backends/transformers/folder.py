@@ -10,8 +10,7 @@ from local_llms.backends.base import LoadOptions
 from local_llms.backends.transformers.config import clean, end_ids_of, read_config
 from local_llms.backends.transformers.files import read_json
 from local_llms.backends.transformers.parts import Parts, Vocabulary
-from local_llms.backends.transformers.tokenizer_json import JsonVocabulary
-from local_llms.backends.transformers.tokenizer_model import SentencePieceVocabulary
+from local_llms.backends.transformers.vocabularies import vocabulary_of
 from local_llms.backends.transformers.weights import Weights, has_weights, weight_files
 from local_llms.errors import ModelFileError
 
@@ -70,14 +69,3 @@ def assemble(
     from local_llms.backends.transformers.building import build
 
     return build(path, clean(config), tensors, vocabulary, options, stored=stored, end_ids=end_ids)
-
-
-def vocabulary_of(folder: Path) -> Vocabulary:
-    """The vocabulary in a folder: tokenizer.json, or else tokenizer.model. Raises ModelFileError."""
-    if (folder / "tokenizer.json").is_file():
-        return JsonVocabulary.of(folder)
-    if (folder / "tokenizer.model").is_file():
-        return SentencePieceVocabulary.of(folder)
-    raise ModelFileError(
-        f"{folder} has no tokenizer that can be read: neither tokenizer.json nor tokenizer.model. Fetch it again."
-    )

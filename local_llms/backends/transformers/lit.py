@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from local_llms.backends.base import LoadOptions
 from local_llms.backends.transformers.files import CONFIG_BYTES, number, read_bytes, read_json
-from local_llms.backends.transformers.folder import assemble, vocabulary_of
+from local_llms.backends.transformers.folder import assemble
 from local_llms.backends.transformers.lit_names import LIT_LLAMA, LITGPT_LLAMA, LITGPT_NEOX, neox_tensors, renamed
 from local_llms.backends.transformers.parts import Parts, Vocabulary
+from local_llms.backends.transformers.vocabularies import vocabulary_of
 from local_llms.backends.transformers.weights import EXTRA, Weights
 from local_llms.errors import ModelFileError, UnsupportedFeature
 from local_llms.hub.pickles import as_safetensors

@@ -86,7 +86,7 @@ def low_ranks(adapter: PeftAdapter, model: nn.Module) -> dict[nn.Module, LowRank
     dtype = first.dtype if first.is_floating_point() else torch.float32
     found: dict[nn.Module, LowRank] = {}
     for name, entry in adapter.modules.items():
-        module = _find(adapter.path, model, name)
+        module = find_module(adapter.path, model, name)
         a, b = (_tensor(adapter, stored).to(first.device, dtype) for stored in (entry.a, entry.b))
         # A column for each input and a row for each output; of an embedding's A, a column for each token.
         sizes = (b.shape[0], a.shape[1])
@@ -102,7 +102,8 @@ def low_ranks(adapter: PeftAdapter, model: nn.Module) -> dict[nn.Module, LowRank
     return found
 
 
-def _find(path: Path, model: nn.Module, name: str) -> nn.Module:
+def find_module(path: Path, model: nn.Module, name: str) -> nn.Module:
+    """The module of that name. Raises AdapterError where the model has none."""
     try:
         return model.get_submodule(name)
     except AttributeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
             raise MissingDependency(library, extra="bitsandbytes", purpose=f'quantization="{quantization}"')
     from transformers import BitsAndBytesConfig
 
+    # It says at every single multiplication that it rounds the inputs, which is what was asked for.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     if quantization == "int4":
