@@ -24,7 +24,7 @@ from local_llms.backends.transformers.folder import assemble
 from local_llms.backends.transformers.parts import Parts
 from local_llms.backends.transformers.tokenizer_facts import TokenizerFacts
 from local_llms.backends.transformers.weights import Weights, has_weights, weight_files
-from local_llms.errors import ModelFileError, UnsupportedFeature
+from local_llms.errors import AdapterError, ModelFileError, UnsupportedFeature
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +51,14 @@ def claims(path: Path) -> str | None:
 
 
 def load(path: Path, options: LoadOptions) -> Parts:
-    """Read a folder. Raises ModelFileError, OptionError, UnsupportedFeature and MissingDependency."""
+    """Read a folder. Raises ModelFileError, AdapterError, OptionError, UnsupportedFeature and MissingDependency."""
     place = path / "config.json"
     config = read_json(place)
+    if options.adapter is not None:
+        raise AdapterError(
+            f"{options.adapter} replaces whole weights of the model, which is not done to ChatGLM's original layout. "
+            "Merge it into the model with the project that trained it."
+        )
     weights = Weights(weight_files(path))
     if config.get("quantization_bit") or any(name.endswith("weight_scale") for name in weights.names):
         raise UnsupportedFeature(
