@@ -55,6 +55,8 @@ def _nobody(path: Path, modules: dict[str, BackendModule]) -> str:
     if path.is_dir():
         files = sorted(entry for entry in path.glob("*.gguf") if entry.is_file())
         hint = f" Give the file in it: {files[0]}." if files else ""
+        if (path / "adapter_config.json").is_file():
+            hint = " It holds an adapter: name the model that it was trained over, and give the folder as adapter=."
         return f"{path} is a folder that no backend reads. Known are: {known}.{hint}"
     return f"{path} is no model file that a backend reads. Known are: {known}.{_hint(path)}"
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from local_llms.errors import DownloadError
+from local_llms.hub.names import all_parts
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -28,9 +29,9 @@ def storage_errors(name: str, folder: Path, variable: str = "HF_HOME") -> Iterat
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
-    return sum(file.stat().st_size for file in files)
+    """Bytes of a file with the other parts of its model, or of all files in a folder."""
+    beside = [path.with_name(part) for part in all_parts(path.name)] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in beside if file.is_file())
 
 
 def no_room(name: str, folder: Path, what: str, variable: str = "HF_HOME") -> DownloadError:
