@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import pytest
 
@@ -35,13 +36,19 @@ NAMES = ("alpaca", "vicuna", "dolly", "rwkv-world", "rwkv-g1", "chatglm3", "glm4
 TEMPLATES = sorted(template.name for family in families().values() for template in family.templates)
 
 
+Reply = tuple[str, list[ToolCall]]
+
+
+@contextmanager
 def loaded(script, template="chatml"):
-    return scripted_model(lambda: ScriptedBackend(script, context_length=8192, cache_tokens=1 << 18), template=template)
+    def make() -> ScriptedBackend:
+        return ScriptedBackend(script, context_length=8192, cache_tokens=1 << 18)
+
+    with scripted_model(make) as path, load_model(path, template=template) as model:
+        yield model
 
 
-def ask(
-    model: LoadedModel, tools: list[Tool], choice: str | None = None, **options: object
-) -> tuple[str, list[ToolCall]]:
+def ask(model: LoadedModel, tools: list[Tool], choice: str | None = None, **options: object) -> Reply:
     answer = model.generate("How is it?", tools=tools, tool_choice=choice, **options)
     return read_reply(model.reader(tools, choice), answer.text)
 
