@@ -10,7 +10,7 @@ import pytest
 from local_llms.catalog import families, find_template
 from local_llms.catalog.schema import ToolFormat
 from local_llms.errors import OptionError
-from local_llms.models import LoadedModel, read_reply
+from local_llms.models import LoadedModel, load_model, read_reply
 from local_llms.testing.scripted import ScriptedBackend, say
 from local_llms.testing.scripted_model import scripted_model
 from local_llms.tools import ToolUse, format_of
