@@ -13,11 +13,11 @@ from local_llms.backends.base import LoadOptions
 from local_llms.backends.transformers.config import context_of, first_line, layers_of, library_config
 from local_llms.backends.transformers.device import choose_device, choose_dtype
 from local_llms.backends.transformers.merging import merge
-from local_llms.backends.transformers.native import ATTENTION, NativeNetwork, register, replaces_attention
+from local_llms.backends.transformers.native import ATTENTION, register, replaces_attention
 from local_llms.backends.transformers.parts import Parts, Vocabulary
 from local_llms.backends.transformers.quantize import quantization_config
 from local_llms.backends.transformers.quiet import quiet
-from local_llms.backends.transformers.verify import verify
+from local_llms.backends.transformers.verify import drive
 from local_llms.backends.transformers.vocabularies import vocabulary_of
 from local_llms.errors import AdapterError, ModelFileError, UnsupportedFeature
 from local_llms.options import DEFAULT_CONTEXT
@@ -48,8 +48,7 @@ def build(
     if options.adapter is not None:
         merge(options.adapter, model)
         vocabulary = _with_tokenizer(options.adapter, vocabulary)
-    network = NativeNetwork(model)
-    verify(network, settings.model_type)
+    network = drive(model, settings.model_type)
     trained = context_of(config)
     return Parts(
         network=network,

@@ -6,7 +6,7 @@ nothing but setting hooks (Hu et al. 2021: LoRA).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,16 @@ class LoraAdapter:
             yield
 
 
-def read_lora(path: Path, network: Network) -> LoraAdapter:
+Targets = Callable[[str], Sequence[tuple[str, slice]]]
+"""A module's name as an adapter has it → the modules that this network has for it, each with its rows of B."""
+
+
+def same_names(name: str) -> Sequence[tuple[str, slice]]:
+    """The targets in a network whose modules have the names that its adapters know."""
+    return ((name, slice(None)),)
+
+
+def read_lora(path: Path, network: Network, targets: Targets = same_names) -> LoraAdapter:
     """A PEFT folder for a network that is loaded. Raises AdapterError, MissingDependency and DownloadError."""
     adapter = read_peft(path, extra=EXTRA)
     if adapter.whole:
@@ -77,28 +86,29 @@ def read_lora(path: Path, network: Network) -> LoraAdapter:
             f"{path} replaces whole weights of the model ({name}), such as those of a larger vocabulary. It is no "
             "change for single requests: give it when the model is loaded, load_model(…, adapter=…)."
         )
-    return LoraAdapter(low_ranks(adapter, network.module))
+    return LoraAdapter(low_ranks(adapter, network.module, targets))
 
 
-def low_ranks(adapter: PeftAdapter, model: nn.Module) -> dict[nn.Module, LowRank]:
+def low_ranks(adapter: PeftAdapter, model: nn.Module, targets: Targets = same_names) -> dict[nn.Module, LowRank]:
     """The changes of an adapter by module. Raises AdapterError where one does not fit."""
     first = next(model.parameters())
     dtype = first.dtype if first.is_floating_point() else torch.float32
     found: dict[nn.Module, LowRank] = {}
     for name, entry in adapter.modules.items():
-        module = find_module(adapter.path, model, name)
-        a, b = (_tensor(adapter, stored).to(first.device, dtype) for stored in (entry.a, entry.b))
-        # A column for each input and a row for each output; of an embedding's A, a column for each token.
-        sizes = (b.shape[0], a.shape[1])
-        expected = _sizes(module)
-        if isinstance(module, nn.Embedding) is not entry.embedding or sizes != expected:
-            raise AdapterError(
-                f"{adapter.path} was made for another model: {name} is of size {sizes} there and {expected} here"
-                f"{_base(adapter)}."
-            )
-        if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
+        a, whole = (_tensor(adapter, stored).to(first.device, dtype) for stored in (entry.a, entry.b))
+        if not bool(torch.isfinite(a).all() and torch.isfinite(whole).all()):
             raise AdapterError(f"{adapter.path} is damaged: {name} has numbers that are not finite. Fetch it again.")
-        found[module] = LowRank(a, b, entry.strength, entry.embedding)
+        for target, rows in targets(name):
+            module, b = find_module(adapter.path, model, target), whole[rows]
+            # A column for each input and a row for each output; of an embedding's A, a column for each token.
+            sizes = (b.shape[0], a.shape[1])
+            expected = _sizes(module)
+            if isinstance(module, nn.Embedding) is not entry.embedding or sizes != expected:
+                raise AdapterError(
+                    f"{adapter.path} was made for another model: {name} is of size {sizes} there and {expected} here"
+                    f"{_base(adapter)}."
+                )
+            found[module] = LowRank(a, b, entry.strength, entry.embedding)
     return found
 
 

@@ -28,20 +28,25 @@ _TOLERANCE = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
 _SEQUENCES = ((3, 7, 1, 9, 4, 8), (5, 2, 6, 0))
 
 
-def verify(network: NativeNetwork, architecture: str) -> None:
-    """Raise UnsupportedFeature where an untested architecture's packed logits are not its own."""
-    if architecture in TESTED:
-        return
-    sequences = [[token % network.vocabulary_size for token in sequence] for sequence in _SEQUENCES]
+_REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError)
+"""What the library raises where an architecture does not take what it is given."""
+
+
+def drive(model: torch.nn.Module, architecture: str) -> NativeNetwork:
+    """The network of a loaded model. Raises UnsupportedFeature where its packed logits are not its own."""
     try:
-        found = _packed(network, sequences)
-        expected = _alone(network, sequences)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        network = NativeNetwork(model)
+        if architecture in TESTED:
+            return network
+        sequences = [[token % network.vocabulary_size for token in sequence] for sequence in _SEQUENCES]
+        found, expected = _packed(network, sequences), _alone(network, sequences)
+    except _REFUSALS as error:
         raise _refusal(architecture) from error
-    tolerance = _TOLERANCE.get(next(network.module.parameters()).dtype, 0.3)
+    tolerance = _TOLERANCE.get(next(model.parameters()).dtype, 0.3)
     off = (found - expected).abs().amax(1) / expected.std(1)
     if not bool((off <= tolerance).all()):
         raise _refusal(architecture)
+    return network
 
 
 def _packed(network: NativeNetwork, sequences: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -7,7 +7,7 @@ Only names differ, and that query, key and value lie in one matrix, one after th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,24 +90,50 @@ def glm_tensors(
 
     Nothing is copied: query, key and value are views of one matrix.
     """
-    size, heads, groups = (config[key] for key in ("head_dim", "num_attention_heads", "num_key_value_heads"))
-    parts = {"q_proj": heads * size, "k_proj": groups * size, "v_proj": groups * size}
+    rows = _rows(config)
     for name, tensor in tensors.items():
-        match = _LAYER.fullmatch(name)
-        if match is None:
-            if name in _NAMES:
-                yield _NAMES[name], tensor
-            continue
-        layer, rest = f"model.layers.{match[1]}.", match[2]
-        if rest in _IN_LAYER:
-            yield layer + _IN_LAYER[rest], tensor
-        elif rest.startswith(_TOGETHER):
-            if tensor.shape[:1] != (sum(parts.values()),):
-                raise ModelFileError(
-                    f"{path} is damaged: {name} has {tuple(tensor.shape)} numbers, and config.json speaks of "
-                    f"{sum(parts.values())} rows. Fetch it again."
-                )
-            kind, start = rest.removeprefix(_TOGETHER), 0
-            for part, rows in parts.items():
-                yield f"{layer}self_attn.{part}.{kind}", tensor[start : start + rows]
-                start += rows
+        if _TOGETHER in name and tensor.shape[:1] != (sum(rows.values()),):
+            raise ModelFileError(
+                f"{path} is damaged: {name} has the shape {tuple(tensor.shape)}, and config.json speaks of "
+                f"{sum(rows.values())} rows. Fetch it again."
+            )
+        for target, part in _targets(name, rows):
+            yield target, tensor[part]
+
+
+def glm_modules(config: Mapping[str, Any]) -> Callable[[str], Sequence[tuple[str, slice]]]:
+    """A module's name in the original → those of the library's modules, and their rows of its output.
+
+    For adapters that were trained on the original: ``lora.Targets``. A name that is unknown stays as it is.
+    """
+    rows = _rows(config)
+
+    def targets(name: str) -> Sequence[tuple[str, slice]]:
+        found = _targets(f"{name}.weight", rows)
+        return [(target.removesuffix(".weight"), part) for target, part in found] or [(name, slice(None))]
+
+    return targets
+
+
+def _rows(config: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of query, key and value, in their order in the one matrix."""
+    size, heads, groups = (config[key] for key in ("head_dim", "num_attention_heads", "num_key_value_heads"))
+    return {"q_proj": heads * size, "k_proj": groups * size, "v_proj": groups * size}
+
+
+def _targets(name: str, rows: Mapping[str, int]) -> list[tuple[str, slice]]:
+    """The library's names for a weight, and which of its rows each has; [] for one that the library does not need."""
+    if name in _NAMES:
+        return [(_NAMES[name], slice(None))]
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        return []
+    layer, rest = f"model.layers.{match[1]}.", match[2]
+    if rest in _IN_LAYER:
+        return [(layer + _IN_LAYER[rest], slice(None))]
+    if not rest.startswith(_TOGETHER):
+        return []
+    kind = rest.removeprefix(_TOGETHER)
+    query, key = rows["q_proj"], rows["q_proj"] + rows["k_proj"]
+    parts = (slice(query), slice(query, key), slice(key, None))
+    return [(f"{layer}self_attn.{part}.{kind}", place) for part, place in zip(rows, parts, strict=True)]

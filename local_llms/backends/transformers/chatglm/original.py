@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local_llms.backends.base import LoadOptions
-from local_llms.backends.transformers.chatglm.glm_weights import glm_config, glm_tensors
+from local_llms.backends.transformers.chatglm.glm_weights import glm_config, glm_modules, glm_tensors
 from local_llms.backends.transformers.chatglm.ice_vocabulary import FILE as ICE_FILE
 from local_llms.backends.transformers.chatglm.rank_vocabulary import (
     SPECIAL_TOKENS,
@@ -91,6 +92,7 @@ def _later(
 ) -> Parts:
     """ChatGLM2, ChatGLM3 or GLM-4."""
     from local_llms.backends.transformers.chatglm.prefix import read_prefix
+    from local_llms.backends.transformers.lora import read_lora
 
     place = path / "config.json"
     native = glm_config(config, place)
@@ -102,7 +104,7 @@ def _later(
         architecture=_KIND,
         trained_context_length=number(config, "seq_length", place),
         template=template,
-        adapter_readers=(read_prefix,),
+        adapter_readers=(read_prefix, partial(read_lora, targets=glm_modules(native))),
     )
 
 
