@@ -136,6 +136,7 @@ class Engine:
                 if room == info.context_length
                 else "Shorten it, or load the model with a larger cache_tokens."
             )
+            hint += ' A conversation may lose its oldest turns instead: context_overflow="drop_oldest".'
             raise ContextOverflow(len(request.prompt_ids), room, hint)
         for token, bias in request.params.logit_bias.items():
             if not 0 <= token < info.vocabulary_size:

@@ -9,7 +9,6 @@ only the last chunk does, so that nothing is counted twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
@@ -135,7 +134,9 @@ def _facts(completion: Completion, model: str) -> dict[str, Any]:
         },
     }
     if completion.dropped_messages:
-        facts["dropped_messages"] = [asdict(message) for message in completion.dropped_messages]
+        facts["dropped_messages"] = [
+            {"role": message.role, "content": message.content} for message in completion.dropped_messages
+        ]
     return facts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -174,7 +174,9 @@ class Reply(Generic[ResponseT]):
             },
         }
         if completion.dropped_messages:
-            raw["dropped_messages"] = [asdict(message) for message in completion.dropped_messages]
+            raw["dropped_messages"] = [
+                {"role": message.role, "content": message.content} for message in completion.dropped_messages
+            ]
         return {"raw": raw, "additional_kwargs": counts}
 
 

@@ -28,6 +28,8 @@ class ScriptedModel:
     template: str | None
     backends: list[ScriptedBackend] = field(default_factory=list)
     """Every backend that was loaded, in order: one, unless the weights were freed and loaded again."""
+    options: list[LoadOptions] = field(default_factory=list)
+    """What each of them was loaded with."""
 
     def __fspath__(self) -> str:
         return self.path
@@ -71,6 +73,7 @@ class _ScriptedModels:
         if model.template is not None:
             backend.tell(chat_template=find_template(model.template)[1].source)
         model.backends.append(backend)
+        model.options.append(options)
         return backend
 
 
