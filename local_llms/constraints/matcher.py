@@ -69,7 +69,7 @@ class Matcher:
     def _check(self) -> None:
         if not self._native.is_error():
             return
-        if self._native.stop_reason() == "NoExtensionBias":
-            raise ConstraintError(_NO_TOKEN)
         reason = self._native.get_error().split("\n")[0]
+        if reason.startswith("NoExtension"):
+            raise ConstraintError(_NO_TOKEN)
         raise ConstraintError(f"The schema or grammar became too complex while answering: {reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,11 +16,13 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from pydantic import model_validator
 
+from local_llms.errors import UnsupportedFeature
 from local_llms.langchain import replies
 from local_llms.langchain.fields import TextFields, package_version, specification
 from local_llms.langchain.together import Together
 from local_llms.types import Completion
 
+_HELD_TO = ("schema", "schema_in_prompt", "regex", "choices", "grammar")
 _OF_A_RUN = frozenset({"tags", "metadata", "run_name", "run_id"})
 
 
@@ -158,11 +160,20 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
         if not call:
             return run, self
         self._call(None, call)
+        held = {name: call.pop(name) for name in _HELD_TO if name in call}
         model = self._path_as_text(call.pop("model", self.model))
         heard = [*self.token_callbacks, *call.pop("token_callbacks", ())]
-        twin = self.model_copy(update={**call, "model": model, "token_callbacks": heard})
+        # What an answer must look like is no field, so a cache would give one that was held to something else.
+        uncached = {"cache": False} if held else {}
+        twin = self.model_copy(update={**call, **uncached, "model": model, "token_callbacks": heard})
         twin._handles = self._handles
-        return run, twin
+        return {**run, **held}, twin
+
+    def _call(self, stop: list[str] | None, given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        tools = sorted({"tools", "tool_choice", "parallel_tool_calls"}.intersection(given))
+        if tools:
+            raise UnsupportedFeature(f"{type(self).__name__} gives texts and takes no {tools[0]}. Use ChatLocal.")
+        return super()._call(stop, given)
 
     # Without a limit, and where one error may stand for all, LangChain hands a batch over as a whole, which is quicker.
 

@@ -202,9 +202,23 @@ def test_a_prompt_that_is_too_long(scripted, kind):
         kind(model=scripted(), context_length=64).invoke("long " * 300)
 
 
-def test_tools_are_refused_with_a_reason(scripted, kind):
-    with pytest.raises(UnsupportedFeature, match="tools"):
-        kind(model=scripted()).invoke("Hi", tools=[])
+def test_what_tools_have_replaced_is_refused(scripted, kind):
+    with pytest.raises(UnsupportedFeature, match="functions"):
+        kind(model=scripted()).invoke("Hi", functions=[])
+
+
+def test_a_model_of_texts_calls_no_tools(scripted):
+    with pytest.raises(UnsupportedFeature, match="ChatLocal"):
+        LocalLLM(model=scripted()).invoke("Hi", tools=[])
+
+
+def test_an_answer_held_to_something(scripted, kind):
+    llm = kind(model=scripted("yes or no"), temperature=0)
+    assert text(llm.invoke("Hi", choices=["no", "yes"])) == "yes"
+    assert text(llm.bind(regex="[a-z ]{6}").invoke("Hi")) == "yes or"
+    assert text(llm.invoke("Hi", grammar='start: "no" | "maybe"')) in ("no", "maybe")
+    assert text(llm.invoke("Hi", schema={"type": "boolean"})).strip() in ("true", "false")
+    assert text(llm.invoke("Hi")) == "yes or no"
 
 
 def test_an_answer_may_be_empty(scripted, kind):
@@ -228,8 +242,8 @@ def test_counting_tokens(scripted):
     assert llm.get_num_tokens_from_messages([HumanMessage("Hi")]) == PROMPT_TOKENS
     assert llm.get_num_tokens_from_messages([]) == 0
     assert LocalLLM(model=scripted()).get_num_tokens("Hé") == 3
-    with pytest.raises(UnsupportedFeature):
-        llm.get_num_tokens_from_messages([HumanMessage("Hi")], tools=[{"name": "add"}])
+    tool = {"type": "function", "function": {"name": "add", "description": "", "parameters": {}}}
+    assert llm.get_num_tokens_from_messages([HumanMessage("Hi")], tools=[tool]) > PROMPT_TOKENS + 100
 
 
 def test_counting_what_a_template_refuses(scripted):

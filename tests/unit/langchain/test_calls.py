@@ -246,7 +246,7 @@ def test_what_tells_a_model_from_others():
 
 def test_profile(scripted):
     llm = ChatLocal(model=scripted(context_length=1024))
-    assert llm.profile["tool_calling"] is llm.profile["structured_output"] is False
+    assert llm.profile["tool_calling"] is llm.profile["structured_output"] is True
     assert "max_input_tokens" not in llm.profile
     llm.invoke("Hi")
     assert llm.profile["max_input_tokens"] == 1024

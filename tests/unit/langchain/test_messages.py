@@ -16,7 +16,7 @@ from langchain_core.messages import (
 
 from local_llms.errors import PromptError, UnsupportedFeature
 from local_llms.langchain.messages import to_messages
-from local_llms.types import Message
+from local_llms.types import Message, ToolCall
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_thoughts_are_not_sent_back():
     assert to_messages([AIMessage(blocks)]) == [Message("assistant", "Yes.")]
 
 
-def test_tools_in_the_history_are_text():
+def test_tools_in_the_history():
     calls = [{"name": "add", "args": {"a": 1}, "id": "1"}, {"name": "sub", "args": {"b": 2}, "id": "2"}]
     history = [
         HumanMessage("Compute."),
@@ -85,8 +85,10 @@ def test_tools_in_the_history_are_text():
     ]
     assert to_messages(history) == [
         Message("user", "Compute."),
-        Message("assistant", 'I look.\n{"name": "add", "arguments": {"a": 1}}\n{"name": "sub", "arguments": {"b": 2}}'),
-        Message("user", "Result of add:\n3\n\nError of sub:\nno\n\nResult of old:\n5"),
+        Message("assistant", "I look.", (ToolCall("1", "add", {"a": 1}), ToolCall("2", "sub", {"b": 2}))),
+        Message("tool", "3", name="add"),
+        Message("tool", "no", name="sub", failed=True),
+        Message("tool", "5", name="old"),
         Message("assistant", "Done."),
-        Message("user", "Result of the tool:\n6"),
+        Message("tool", "6"),
     ]

@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import (
 
 from local_llms.errors import UnsupportedFeature
 from local_llms.llama_index.convert import to_messages
-from local_llms.types import Message
+from local_llms.types import Message, ToolCall
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_other_blocks_are_refused():
         to_messages([ChatMessage(blocks=[TextBlock(text="Look:"), ImageBlock(url="https://example.com/a.png")])])
 
 
-def test_tools_in_the_history_are_text():
+def test_tools_in_the_history():
     calls = [
         TextBlock(text="I look."),
         ToolCallBlock(tool_call_id="1", tool_name="add", tool_kwargs={"a": 1}),
@@ -68,10 +68,12 @@ def test_tools_in_the_history_are_text():
     ]
     assert to_messages(history) == [
         Message("user", "Compute."),
-        Message("assistant", 'I look.\n{"name": "add", "arguments": {"a": 1}}\n{"name": "sub", "arguments": {"b": 2}}'),
-        Message("user", "Result of add:\n3\n\nResult of sub:\n4\n\nResult of the tool:\n5"),
+        Message("assistant", "I look.", (ToolCall("1", "add", {"a": 1}), ToolCall("2", "sub", {"b": 2}))),
+        Message("tool", "3", name="add"),
+        Message("tool", "4", name="sub"),
+        Message("tool", "5"),
         Message("assistant", "Done."),
-        Message("user", "Result of the tool:\n6"),
+        Message("tool", "6"),
     ]
 
 

@@ -157,7 +157,7 @@ def test_events_carry_no_weights_and_load_nothing(scripted):
         "class_name": "LocalLLM",
         "model_name": model.path,
         "is_chat_model": True,
-        "is_function_calling_model": False,
+        "is_function_calling_model": True,
         "temperature": 0.5,
         "stop": ["x"],
     }

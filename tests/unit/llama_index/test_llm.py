@@ -268,7 +268,7 @@ def test_metadata_is_the_loaded_models(scripted):
     facts = LocalLLM(model=model.path, template="chatml").metadata
     assert (facts.context_window, facts.num_output, facts.model_name) == (1000, 250, model.path)
     assert facts.is_chat_model
-    assert not facts.is_function_calling_model
+    assert facts.is_function_calling_model
     assert LocalLLM(model=model.path, context_length=4096).metadata.num_output == 512
     assert LocalLLM(model=model.path, max_tokens=700).metadata.num_output == 700
 
