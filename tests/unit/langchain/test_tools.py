@@ -96,7 +96,7 @@ def test_no_call(choice):
 
 @pytest.mark.parametrize("choice", ["addd", 5, {"function": {}}])
 def test_choices_that_are_none(choice):
-    with chat("No.") as llm, pytest.raises(OptionError, match="tool_choice|names no tool"):
+    with chat("No.") as llm, pytest.raises(OptionError, match=r"tool_choice|names no tool"):
         llm.bind_tools([add], tool_choice=choice).invoke("2 + 5?")
 
 
