@@ -119,7 +119,7 @@ def test_the_tables_of_the_architecture_are_complete() -> None:
 
 
 def test_every_backend_is_shown() -> None:
-    shown = {line for line in (ROOT / "docs" / "models.md").read_text("utf-8").splitlines() if line.startswith("| ")}
+    shown = {line for line in (ROOT / "docs" / "backends.md").read_text("utf-8").splitlines() if line.startswith("| ")}
     for folder in (ROOT / "local_llms" / "backends").iterdir():
         if (folder / "__init__.py").is_file():
             assert any(f"| `{folder.name}` |" in line for line in shown), folder.name
