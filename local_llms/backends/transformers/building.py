@@ -49,6 +49,8 @@ def build(
         merge(options.adapter, model)
         vocabulary = _with_tokenizer(options.adapter, vocabulary)
     network = drive(model, settings.model_type)
+    if not network.gives_numbers:
+        raise ModelFileError(f"{path}: the weights give no numbers, so they are damaged. Fetch the model again.")
     trained = context_of(config)
     return Parts(
         network=network,

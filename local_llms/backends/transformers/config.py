@@ -29,6 +29,9 @@ _LEFT_OUT = frozenset(
         "use_kernels",
     }
 )
+_DAMAGE = (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError, OverflowError)
+"""What the library raises for settings that cannot be, beside errors of its own."""
+
 _LARGEST = 1 << 20
 """The largest number of heads, layers and hidden sizes that is believed."""
 
@@ -106,6 +109,7 @@ def end_ids_of(folder: Path, config: Mapping[str, Any]) -> frozenset[int]:
 
 def library_config(config: dict[str, Any], path: Path) -> Any:
     """The library's object. Raises UnsupportedFeature for an architecture it does not know, ModelFileError."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     kind = config["model_type"]
@@ -116,7 +120,7 @@ def library_config(config: dict[str, Any], path: Path) -> Any:
         )
     try:
         return CONFIG_MAPPING[kind].from_dict(config)
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError, OverflowError) as error:
+    except (StrictDataclassError, *_DAMAGE) as error:
         raise ModelFileError(f"{path} is damaged: {first_line(error)}. Fetch it again.") from error
 
 

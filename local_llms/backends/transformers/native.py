@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from local_llms.backends.transformers.parts import Attention, LayerShape, Placement, causal
-from local_llms.errors import ModelFileError, UnsupportedFeature
+from local_llms.errors import UnsupportedFeature
 
 ATTENTION = "local_llms"
 """The name under which the library knows this attention."""
@@ -32,7 +32,10 @@ class NativeNetwork:
     """Implements ``Network`` over a causal model of the library, loaded with ``attn_implementation=ATTENTION``."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        """Finds out what the layers keep, with one token. Raises UnsupportedFeature and ModelFileError."""
+        """Finds out, with one token, what the layers keep, and whether the weights give numbers at all.
+
+        Raises UnsupportedFeature where they keep something else than keys and values.
+        """
         self.module = model
         self._model = cast(_CausalModel, model)
         self._replaces = replaces_attention(type(model))
@@ -46,8 +49,7 @@ class NativeNetwork:
         )
         self.layers: Sequence[LayerShape] = probe.layers()
         self.vocabulary_size = int(logits.shape[-1])
-        if not bool(torch.isfinite(logits).any()):
-            raise ModelFileError("The model's weights give no numbers: they are damaged. Fetch the model again.")
+        self.gives_numbers = bool(torch.isfinite(logits).any())
 
     def place(self, held: Sequence[int], new: Sequence[int]) -> Placement:
         """See ``Network.place``."""
