@@ -12,7 +12,6 @@ from local_llms.catalog import AdapterCard, ModelCard, find_template
 from local_llms.catalog.schema import CommercialUse, HubSource, ModelKind, PackageSource
 from local_llms.hub import cached, size_of
 from local_llms.hub.facts import FileFacts, facts_of
-from local_llms.hub.gguf_template import jinja_of, template_name
 from local_llms.options import LoadingOptions, parse_options
 from local_llms.resolve import ModelName, choose_template, find_source
 
@@ -118,6 +117,6 @@ def _as_backend_info(facts: FileFacts) -> BackendInfo:
         bos_id=None,
         end_ids=frozenset(),
         adds_bos=False,
-        chat_template=jinja_of(facts.gguf) if facts.gguf else None,
-        template=template_name(facts.gguf) if facts.gguf else None,
+        chat_template=facts.chat_template,
+        template=facts.template,
     )

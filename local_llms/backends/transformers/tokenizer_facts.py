@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local_llms.backends.transformers.files import CONFIG_BYTES, read_bytes, read_json_if_there, text_of
+from local_llms.backends.transformers.files import read_json_if_there, text_of
 from local_llms.errors import ModelFileError
+from local_llms.hub.folder_template import chat_template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +61,9 @@ class TokenizerFacts:
             bos=text_of(config.get("bos_token", marks.get("bos_token"))),
             eos=text_of(config.get("eos_token", marks.get("eos_token"))),
             adds_bos=adds,
-            chat_template=_template(folder, config.get("chat_template")),
+            chat_template=chat_template_of(folder, config),
             added=_added(path, config, read_json_if_there(folder / "added_tokens.json"), marks),
         )
-
-
-def _template(folder: Path, value: Any) -> str | None:
-    """The template in a file of its own, or that of the configuration, of several the one named default."""
-    own = folder / "chat_template.jinja"
-    if own.is_file():
-        return read_bytes(own, CONFIG_BYTES).decode("utf-8", "replace")
-    if isinstance(value, list):
-        value = next((item.get("template") for item in value if isinstance(item, dict) and _is_default(item)), None)
-    return value if isinstance(value, str) else None
-
-
-def _is_default(item: Mapping[str, Any]) -> bool:
-    return item.get("name") == "default"
 
 
 def _added(

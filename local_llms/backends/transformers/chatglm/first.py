@@ -18,8 +18,7 @@ from local_llms.backends.transformers.device import choose_device, choose_dtype
 from local_llms.backends.transformers.files import number
 from local_llms.backends.transformers.parts import Parts
 from local_llms.errors import ModelFileError, UnsupportedFeature
-
-_TEMPLATE = "chatglm"
+from local_llms.hub.folder_template import template_of_kind
 
 _GMASK, _MASK = -3, -4
 """Places of ``[gMASK]`` and ``[MASK]`` among the ids, from ``<sop>``, where a configuration does not name them."""
@@ -57,7 +56,7 @@ def load_first(
         name=path.name,
         quantization=options.quantization or str(dtype).removeprefix("torch."),
         end_ids=end_ids_of(path, config),
-        template=_TEMPLATE,
+        template=template_of_kind(path, config),
         bidirectional_until=start,
         adapter_readers=(read_prefix,),
     )

@@ -15,7 +15,6 @@ from local_llms.backends.transformers.chatglm.ice_vocabulary import FILE as ICE_
 from local_llms.backends.transformers.chatglm.rank_vocabulary import (
     SPECIAL_TOKENS,
     RankVocabulary,
-    looks_like_ranks,
     read_ranks,
 )
 from local_llms.backends.transformers.chatglm.role_vocabulary import RoleVocabulary
@@ -26,6 +25,7 @@ from local_llms.backends.transformers.parts import Parts
 from local_llms.backends.transformers.tokenizer_facts import TokenizerFacts
 from local_llms.backends.transformers.weights import Weights, has_weights, weight_files
 from local_llms.errors import AdapterError, ModelFileError, UnsupportedFeature
+from local_llms.hub.folder_template import has_ranks, template_of_kind
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.model"
 
 _KIND = "chatglm"
-_NAMED = {"chatglm2": "chatglm2", "chatglm3": "chatglm3"}
-"""In a checkpoint's name → its template: ChatGLM2 and 3 have the same files otherwise."""
-
 _logger = logging.getLogger("local_llms")
 
 
@@ -96,7 +93,8 @@ def _later(
 
     place = path / "config.json"
     native = glm_config(config, place)
-    template, vocabulary = _vocabulary(path, config)
+    template = template_of_kind(path, config)
+    vocabulary = _vocabulary(path, template)
     renamed = dict(glm_tensors(tensors, native, path))
     parts = assemble(path, native, renamed, vocabulary, options, stored=stored, end_ids=end_ids_of(path, config))
     return replace(
@@ -108,30 +106,18 @@ def _later(
     )
 
 
-def _vocabulary(path: Path, config: Mapping[str, Any]) -> tuple[str | None, RankVocabulary | RoleVocabulary]:
-    """The vocabulary of a later generation, and the template that goes with it where that is certain."""
+def _vocabulary(path: Path, template: str | None) -> RankVocabulary | RoleVocabulary:
+    """The vocabulary of a later generation; ``template`` tells ChatGLM2, which has no tokens for roles."""
     file = path / TOKENIZER_FILE
     if not file.is_file():
         other = f" It has {ICE_FILE}, which belongs to ChatGLM-6B." if (path / ICE_FILE).is_file() else ""
         raise ModelFileError(f"{path} has no {TOKENIZER_FILE}.{other} Fetch the model again.")
     facts = TokenizerFacts.of(path)
-    base = _names(path, config).endswith("-base")
-    if looks_like_ranks(file):
-        ranks = read_ranks(file)
-        declared = {token.text: number for number, token in facts.added.items()}
-        specials = declared or {text: len(ranks) + place for place, text in enumerate(SPECIAL_TOKENS)}
-        if any(token < len(ranks) for token in specials.values()):
-            raise ModelFileError(
-                f"{path}: tokenizer_config.json gives special tokens the ids of others. Fetch it again."
-            )
-        return None if base else "glm4", RankVocabulary(ranks, specials, facts.chat_template)
-    template = next((name for text, name in _NAMED.items() if text in _names(path, config)), None)
-    vocabulary = RoleVocabulary(file, roles=template != "chatglm2", chat_template=facts.chat_template)
-    return None if base else template, vocabulary
-
-
-def _names(path: Path, config: Mapping[str, Any]) -> str:
-    """What the checkpoint calls itself, else what its folder is called; the last part, in small letters."""
-    named = config.get("_name_or_path")
-    known = isinstance(named, str) and any(text in named.lower() for text in (*_NAMED, "glm-4"))
-    return (str(named) if known else path.name).lower().rsplit("/", 1)[-1]
+    if not has_ranks(file):
+        return RoleVocabulary(file, roles=template != "chatglm2", chat_template=facts.chat_template)
+    ranks = read_ranks(file)
+    declared = {token.text: number for number, token in facts.added.items()}
+    specials = declared or {text: len(ranks) + place for place, text in enumerate(SPECIAL_TOKENS)}
+    if any(token < len(ranks) for token in specials.values()):
+        raise ModelFileError(f"{path}: tokenizer_config.json gives special tokens the ids of others. Fetch it again.")
+    return RankVocabulary(ranks, specials, facts.chat_template)

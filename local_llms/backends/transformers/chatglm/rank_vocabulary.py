@@ -73,13 +73,6 @@ class RankVocabulary(Marked):
         return self._bytes[token_id]
 
 
-def looks_like_ranks(path: Path) -> bool:
-    """Whether a ``tokenizer.model`` begins like a list of ranks and not like a SentencePiece model."""
-    with path.open("rb") as file:
-        line = file.read(512).split(b"\n", 1)[0]
-    return _entry(line) is not None
-
-
 def read_ranks(path: Path) -> dict[bytes, int]:
     """Token → rank, in the order of ranks. Raises ModelFileError where the file is no sound list of them."""
     ranks: dict[bytes, int] = {}

@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sentencepiece")
 
 from local_llms import backends
+from local_llms.about import describe
 from local_llms.backends import transformers
 from local_llms.backends.base import Backend, BackendInfo, LoadOptions
 from local_llms.errors import ModelFileError, UnsupportedFeature
@@ -112,6 +113,8 @@ def test_what_is_claimed(later: Path, chatglm_folder: Path, tmp_path: Path) -> N
 def test_facts_of_the_first(chatglm_folder: Path) -> None:
     info = info_of(chatglm_folder)
     assert (info.architecture, info.template, info.trained_context_length) == ("chatglm", "chatglm", 256)
+    about = describe(chatglm_folder)
+    assert (about.architecture, about.template, about.trained_context_length) == ("chatglm", "chatglm", 256)
     assert (info.prompt_prefix, info.prompt_suffix, info.bidirectional_until) == ((), (1, 2), 2)
     assert info.end_ids == {3}
     assert not info.adds_bos
@@ -145,6 +148,8 @@ def test_the_second_and_the_third_are_told_by_name(
     folder = later.rename(later.parent / folder_name)
     info = info_of(change(folder, _name_or_path=named))
     assert info.template == template
+    assert describe(folder).template == template
+    assert describe(folder, family="glm").template == (template or "chatglm3")
     assert ("<|user|>" in info.special_tokens) == (template != "chatglm2")
     chosen = choose_template(None, "glm", None, info)
     assert chosen is not None
@@ -159,6 +164,7 @@ def test_glm4_is_told_by_its_vocabulary(later: Path) -> None:
     )
     info = info_of(change(later, eos_token_id=[299, 302]))
     assert (info.template, info.prompt_prefix, info.chat_template) == ("glm4", (300, 301), "{{x}}")
+    assert [describe(later, family=family).template for family in (None, "glm")] == ["from-file", "glm4"]
     assert info.end_ids == {299, 302}
     wrong = {"255": {"content": "[gMASK]"}}
     (later / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": wrong}))

@@ -20,12 +20,12 @@ from local_llms.backends.transformers.chatglm.rank_vocabulary import (
     SPECIAL_TOKENS,
     WORDS,
     RankVocabulary,
-    looks_like_ranks,
     read_ranks,
 )
 from local_llms.backends.transformers.chatglm.role_vocabulary import MASKS, ROLES, RoleVocabulary
 from local_llms.catalog import find_template
 from local_llms.errors import MissingDependency, ModelFileError
+from local_llms.hub.folder_template import has_ranks
 from local_llms.prompts import Segment, encode, render
 from local_llms.types import Message
 from tests.chatglm_files import ICE_MARKERS, WHITESPACE, write_pieces, write_ranks
@@ -201,7 +201,7 @@ class TestRanks:
         return RankVocabulary(read_ranks(path), {text: 260 + place for place, text in enumerate(SPECIAL_TOKENS)})
 
     def test_the_lowest_rank_merges_first(self, path: Path, vocabulary: RankVocabulary) -> None:
-        assert looks_like_ranks(path)
+        assert has_ranks(path)
         assert vocabulary.tokenize("hello world") == [258, ord("o"), 259, *map(ord, "orld")]
         assert said(vocabulary, vocabulary.tokenize("hello 你好\n")) == "hello 你好\n"
 
@@ -261,9 +261,9 @@ class TestRanks:
 
     def test_a_piece_model_is_no_list(self, tmp_path: Path) -> None:
         write_pieces(tmp_path / "tokenizer.model", 400)
-        assert not looks_like_ranks(tmp_path / "tokenizer.model")
+        assert not has_ranks(tmp_path / "tokenizer.model")
         (tmp_path / "text").write_bytes(base64.b64encode(b"no rank"))
-        assert not looks_like_ranks(tmp_path / "text")
+        assert not has_ranks(tmp_path / "text")
 
 
 def test_without_the_library_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
