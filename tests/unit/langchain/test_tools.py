@@ -171,7 +171,11 @@ def test_whatever_the_model_says_it_is_an_instance():
     with chat("I would rather not.", max_tokens=900) as llm:
         assert isinstance(llm.with_structured_output(Person).invoke("Who?"), Person)
         assert isinstance(llm.with_structured_output(Person, method="function_calling").invoke("Who?"), Person)
-        assert isinstance(llm.with_structured_output(None, method="json_mode").invoke("Who?"), dict)
+
+
+def test_json_mode():
+    with chat('{"name": "Ann", "more": [1]}') as llm:
+        assert llm.with_structured_output(None, method="json_mode").invoke("Who?") == {"name": "Ann", "more": [1]}
 
 
 def test_the_raw_answer_too():
