@@ -94,6 +94,9 @@ def damages(kind: str, content: bytes) -> Iterator[tuple[str, bytes]]:
                 f"a tensor's shape has {value} at {offset}",
                 content[:at] + struct.pack("<I", value) + content[at + 4 :],
             )
+    name = b"mlp.fc_in.weight" if kind == "gptj" else b"feed_forward.w1.weight"
+    at = content.rindex(b"transformer.h" if kind == "gptj" else b"layers.", 0, content.index(name)) - 8
+    yield "a matrix is turned", content[:at] + content[at + 4 : at + 8] + content[at : at + 4] + content[at + 8 :]
     yield "a tensor's name is not known", content[:place] + b"L" + content[place + 1 :]
 
 

@@ -124,6 +124,24 @@ def test_a_crash_costs_one_call(backend: CTransformersBackend, number: signal.Si
     assert backend._child.starts == 2
 
 
+def test_a_call_that_fails_leaves_nobody_knows_what(backend: CTransformersBackend) -> None:
+    """What it may have overwritten is computed again."""
+    expected = backend.decode([Chunk(0, 0, IDS)]).copy()
+    backend.free(0)
+    backend.decode([Chunk(0, 0, IDS[:4])])
+    evaluate = backend._child.evaluate
+
+    def failing(*arguments, **options):
+        evaluate(*arguments, **options)
+        raise DecodeError("the library could not compute these tokens")
+
+    backend._child.evaluate = failing  # type: ignore[method-assign]
+    with pytest.raises(DecodeError):
+        backend.decode([Chunk(1, 0, [IDS[0], 90, 91, 92])])
+    backend._child.evaluate = evaluate  # type: ignore[method-assign]
+    np.testing.assert_array_equal(backend.decode([Chunk(0, 4, IDS[4:])]), expected)
+
+
 def test_native_code_that_crashes(backend: CTransformersBackend) -> None:
     """A token far outside the vocabulary, which this backend would not send, makes the library read wild memory."""
     with pytest.raises(DecodeError, match="died"):
