@@ -38,19 +38,17 @@ def structured(
             else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
         )
         asked = {"tools": [tool], "tool_choice": name, "parallel_tool_calls": False}
-        told = tool
     elif method in ("json_schema", "json_mode"):
         if method == "json_schema":
             asked = {"schema": _json_schema(_needed(schema, method)), "schema_in_prompt": True}
-            told = asked["schema"]
         else:
             asked = {"schema": {"type": "object"}}
-            told = {} if schema is None else _json_schema(schema)
         parser = PydanticOutputParser(pydantic_object=schema) if is_basemodel_subclass(schema) else JsonOutputParser()
     else:
         raise OptionError(f"method={method!r}: there are json_schema, function_calling and json_mode.")
-    traced = {"kwargs": {"method": method}, "schema": told}
-    llm = model.bind(**asked, **options, keep_cut=include_raw, ls_structured_output_format=traced)
+    # For traces, which LangChain writes.
+    told = {"ls_structured_output_format": {"kwargs": {"method": method}, "schema": schema}} if schema else {}
+    llm = model.bind(**asked, **options, keep_cut=include_raw, **told)
     if not include_raw:
         return llm | parser
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)

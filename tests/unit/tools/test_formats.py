@@ -32,7 +32,7 @@ WEATHER = Tool(
     },
 )
 NOW = Tool("now", "The time.")
-NAMES = ("alpaca", "vicuna-v1.1", "dolly", "rwkv-world", "rwkv-g1", "chatglm3", "glm4", "chatml", "llama-3.1", "smollm2")
+NAMES = ("alpaca", "vicuna-v1.1", "dolly", "rwkv-world", "rwkv-g1", "chatglm3", "glm4", "chatml", "llama-3.1")
 TEMPLATES = sorted(template.name for family in families().values() for template in family.templates)
 
 
