@@ -39,7 +39,11 @@ class LoadingOptions(BaseModel):
         ge=8,
         description="Tokens in the KV cache, shared by requests and kept prefixes; None: max(context_length, 8192).",
     )
-    cache_dtype: Literal["f16", "q8_0"] = Field(default="f16", description="Number type of the KV cache.")
+    cache_dtype: Literal["f16", "q8_0", "f32"] = Field(
+        default="f16",
+        description="Number type of the KV cache. q8_0 takes half the memory; f32 takes twice as much, is slower, and "
+        "gives what other libraries compute to the last digits.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
     gpu_layers: int | None = Field(default=None, ge=0, description="Layers on the GPU; None: all where there is one.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: the cores of this process.")

@@ -125,7 +125,7 @@ class LoadOptions:
 
     - ``context_length``: tokens one sequence can hold; None takes the model's own, at most 8192.
     - ``cache_tokens``: tokens that all sequences share; None takes the larger of ``context_length`` and 8192.
-    - ``cache_dtype``: type of the KV cache, "f16" or "q8_0".
+    - ``cache_dtype``: type of the KV cache, "f16", "q8_0" or "f32".
     - ``max_parallel``: requests that decode together.
     - ``device``: "auto", "cpu" or "cuda". ``gpu_layers``: layers on the GPU; None means all where there is one.
     - ``threads``: None takes the cores this process may use.

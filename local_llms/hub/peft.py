@@ -31,6 +31,7 @@ _HALVES = {
     ".lora_embedding_A": "a",
     ".lora_embedding_B": "b",
 }
+_COPY = ".base_layer."
 _VOCABULARY = ("embed_tokens", "lm_head", "embed_in", "embed_out", "wte", "word_embeddings", "output_layer")
 """What models call the matrices that have a row for each token."""
 
@@ -51,7 +52,8 @@ class PeftAdapter:
     """A LoRA in a PEFT folder.
 
     ``modules``: by the module's name in the model, such as "model.layers.0.self_attn.q_proj". ``whole``: weights that
-    are replaced, by name; their stored names. ``config`` is the configuration as it was read.
+    are replaced, by name; their stored names. ``copies``: weights of the model itself that PEFT saved beside changed
+    embeddings, likewise. ``config`` is the configuration as it was read.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class PeftAdapter:
     weights: SafetensorsFile
     modules: Mapping[str, LoraModule]
     whole: Mapping[str, str]
+    copies: Mapping[str, str]
 
     @property
     def base(self) -> str:
@@ -100,10 +103,13 @@ def read_peft(path: Path, *, extra: str) -> PeftAdapter:
     weights = _weights(path, extra)
     halves: dict[str, dict[str, str]] = {}
     whole: dict[str, str] = {}
+    copies: dict[str, str] = {}
     for stored in weights.tensors:
         name = stored.removeprefix(_PREFIX)
         ending = next((ending for ending in _HALVES if name.endswith(ending)), None)
-        if ending is None:
+        if _COPY in name:
+            copies[name.replace(_COPY, ".")] = stored
+        elif ending is None:
             whole[name.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")] = stored
         else:
             halves.setdefault(name.removesuffix(ending), {})[_HALVES[ending]] = stored
@@ -113,7 +119,7 @@ def read_peft(path: Path, *, extra: str) -> PeftAdapter:
             "for another copy of the adapter."
         )
     modules = {name: _module(path, name, both, weights, config) for name, both in halves.items()}
-    return PeftAdapter(path, config, weights, modules, whole)
+    return PeftAdapter(path, config, weights, modules, whole, copies)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -105,6 +105,13 @@ def _pairs(adapter: PeftAdapter, base: GGUFHeader, weights: Mapping[str, TensorI
     blocks = base.metadata.get(f"{base.architecture}.block_count", 0)
     names = gguf.get_tensor_name_map(architecture, blocks)
     pairs: dict[str, Pair] = {}
+    for module, stored in adapter.copies.items():
+        own = weights.get(f"{names.get_name(module.removesuffix('.weight'))}.weight")
+        if own is not None and own.shape != adapter.weights.tensors[stored].shape[::-1]:
+            raise AdapterError(
+                f"{adapter.path} has {module} in the shape {adapter.weights.tensors[stored].shape} of another "
+                f"vocabulary than that of {base.path}. Merge it into its model and convert the result to GGUF."
+            )
     joined: dict[str, dict[str, Pair]] = {}
     for module, lora in adapter.modules.items():
         candidates = (module, f"model.{module}", module.removeprefix("transformer."))

@@ -22,7 +22,7 @@ _GPU_BUILD = (
     "Install a llama-cpp-python that is built for it, for example with "
     'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python.'
 )
-_CACHE_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
+_CACHE_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "f32": lib.GGML_TYPE_F32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class Native:
         params.n_outputs_max_per_seq = 0
         params.n_threads = params.n_threads_batch = self.threads
         params.kv_unified = True
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+        # Its kernels for the CPU round to float16 whatever the cache holds.
+        exact = self._options.cache_dtype == "f32"
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else lib.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = params.type_v = _CACHE_TYPES[self._options.cache_dtype]
         # A sliding window that drops old cells could not be cut back to a kept prefix.
         params.swa_full = True
