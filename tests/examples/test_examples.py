@@ -62,6 +62,48 @@ def test_one_model_for_both_frameworks(capsys: pytest.CaptureFixture[str]) -> No
     assert stats.steps < stats.completion_tokens
 
 
+def test_an_agent_of_langchain(capsys: pytest.CaptureFixture[str]) -> None:
+    messages = run("agent_langchain")
+    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
+    assert messages[1].tool_calls[0]["name"] == "price"
+    assert messages[-1].text
+
+
+def test_an_agent_of_llama_index(capsys: pytest.CaptureFixture[str]) -> None:
+    answer, calls = run("agent_llama_index")
+    assert calls[0].tool_name == "price"
+    assert answer
+
+
+def test_extraction(capsys: pytest.CaptureFixture[str]) -> None:
+    people = run("extraction")
+    module = load("extraction")
+    assert len(people) == len(module.TEXTS) == 20
+    # All are valid; a model of this size reads most of them right.
+    right = sum(
+        person.name in text and str(person.age) in text for person, text in zip(people, module.TEXTS, strict=True)
+    )
+    assert right >= 14
+
+
+def test_a_router(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = run("router")
+    assert set(chosen.values()) <= set(load("router").TOPICS)
+    assert len(chosen) == 3
+
+
+def test_a_graph_with_parallel_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    views, stats = run("parallel_graph")
+    assert len(views) == 3
+    assert stats.steps < stats.completion_tokens
+
+
+def test_memory_with_summarization(capsys: pytest.CaptureFixture[str]) -> None:
+    messages = run("memory")
+    assert len(messages) < 2 * len(load("memory").TURNS)
+    assert "summary" in messages[0].text.lower()
+
+
 def test_every_example_is_tested() -> None:
     text = Path(__file__).read_text("utf-8")
     for path in EXAMPLES.glob("*.py"):
