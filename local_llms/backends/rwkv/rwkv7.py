@@ -102,7 +102,7 @@ class TimeMix7:
     def __call__(
         self, x: torch.Tensor, before: torch.Tensor, memory: torch.Tensor, batch: Batch, first: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See ``TimeMix``. ``memory``: (sequences, heads, value size, key size). What is handed on is the value."""
+        """See ``TimeMix``. ``memory``: (sequences, heads, key size, value size). What is handed on is the value."""
         heads = (len(x), *self.bonus.shape)
         apart = before - x
         xr, xw, xk, xv, xa, xg = torch.addcmul(x, apart, self.mixes)

@@ -17,11 +17,18 @@ Tensors = dict[str, torch.Tensor]
 
 
 def make(
-    version: str, *, vocabulary: int = VOCABULARY, layers: int = LAYERS, width: int = WIDTH, seed: int = 1
+    version: str,
+    *,
+    vocabulary: int = VOCABULARY,
+    layers: int = LAYERS,
+    width: int = WIDTH,
+    heads: int = HEADS,
+    hidden: int = 96,
+    seed: int = 1,
 ) -> Tensors:
     """The tensors of a model, named and shaped as the training program stores them."""
     chance = torch.Generator().manual_seed(seed)
-    size = width // HEADS
+    size = width // heads
 
     def normal(*shape: int, scale: float = 0.3) -> torch.Tensor:
         return torch.randn(*shape, generator=chance) * scale
@@ -53,24 +60,24 @@ def make(
                 if name != "g":
                     tensors[f"{att}{name}0"] = decay(1, 1, width) if name == "w" else normal(1, 1, width)
             tensors |= {f"{att}k_k": share(1, 1, width), f"{att}k_a": share(1, 1, width)}
-            tensors[f"{att}r_k"] = normal(HEADS, size)
+            tensors[f"{att}r_k"] = normal(heads, size)
             tensors[f"{ffn}x_k"] = share(1, 1, width)
         elif version == "6":
             tensors |= {f"{att}time_maa_{name}": share(1, 1, width) for name in "xwkvrg"}
             tensors |= {f"{att}time_maa_w1": normal(width, 160), f"{att}time_maa_w2": normal(5, 32, width)}
             tensors |= {f"{att}time_decay_w1": normal(width, 32), f"{att}time_decay_w2": normal(32, width)}
-            tensors |= {f"{att}time_decay": decay(1, 1, width), f"{att}time_faaaa": normal(HEADS, size)}
+            tensors |= {f"{att}time_decay": decay(1, 1, width), f"{att}time_faaaa": normal(heads, size)}
             tensors |= {f"{ffn}time_maa_k": share(1, 1, width), f"{ffn}time_maa_r": share(1, 1, width)}
         else:
             mixed = "kvrg" if version in ("5.1", "5.2") else "kvr"
             tensors |= {f"{att}time_mix_{name}": share(1, 1, width) for name in mixed}
             tensors |= {f"{ffn}time_mix_{name}": share(1, 1, width) for name in "kr"}
-            shape = {"4": (width,), "5.2": (HEADS, size)}.get(version, (HEADS,))
+            shape = {"4": (width,), "5.2": (heads, size)}.get(version, (heads,))
             bonus = "time_faaaa" if version == "5.2" else "time_first"
             tensors |= {f"{att}time_decay": decay(*shape), f"{att}{bonus}": normal(*shape)}
         if version != "7":
             tensors[f"{ffn}receptance.weight"] = normal(width, width)
-        tensors |= {f"{ffn}key.weight": normal(96, width), f"{ffn}value.weight": normal(width, 96)}
+        tensors |= {f"{ffn}key.weight": normal(hidden, width), f"{ffn}value.weight": normal(width, hidden)}
     return {**tensors, **norm("ln_out"), "head.weight": normal(vocabulary, width)}
 
 
