@@ -71,7 +71,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} holds weights that were quantized already. Load the original ones, and quantize them with "
             'quantization="int4" or "int8".'
         )
-    for part in (config, config.get("text_config") or {}):
+    for part in (config, _text(config)):
         for key in _SIZES:
             if part.get(key) is not None:
                 number(part, key, path, most=_LARGEST)
@@ -83,15 +83,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part about text of a model that has several parts; empty for an ordinary one."""
+    part = config.get("text_config")
+    return part if isinstance(part, dict) else {}
+
+
 def layers_of(config: Mapping[str, Any]) -> int:
     """Layers that a configuration speaks of; 0 where it does not say."""
-    text = config.get("text_config") or config
+    text = _text(config) or config
     return int(text.get("num_hidden_layers") or text.get("n_layer") or 0)
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:
     """The context length that a model was trained with; None where its configuration does not say."""
-    text = config.get("text_config") or config
+    text = _text(config) or config
     for key in _CONTEXTS:
         value = text.get(key)
         if type(value) is int and value > 0:
@@ -102,8 +108,7 @@ def context_of(config: Mapping[str, Any]) -> int | None:
 def end_ids_of(folder: Path, config: Mapping[str, Any]) -> frozenset[int]:
     """Tokens that end an answer, as generation_config.json and config.json name them."""
     generation = read_json_if_there(folder / "generation_config.json")
-    text = config.get("text_config") or {}
-    named = (generation.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id"))
+    named = (part.get("eos_token_id") for part in (generation, config, _text(config)))
     return frozenset().union(*(ids_of(value) for value in named))
 
 

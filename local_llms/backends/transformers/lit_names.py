@@ -91,7 +91,7 @@ def neox_tensors(
             found[f"gpt_neox.layers.{layer}.attention.query_key_value.{kind}"] = tensor
         elif part == "qkv":
             _check(tensor, 3 * heads * size, path)
-            by_head = [piece.reshape(heads, size, *tensor.shape[1:]) for piece in tensor.split(heads * size)]
+            by_head = [piece.reshape(heads, size, *tensor.shape[1:]) for piece in torch.split(tensor, heads * size)]
             whole = torch.stack(by_head, 1).reshape(tensor.shape).contiguous()
             found[f"gpt_neox.layers.{layer}.attention.query_key_value.{kind}"] = whole
         elif template in names:
@@ -109,13 +109,16 @@ def _taken_apart(
     tensor: torch.Tensor, part: str, heads: int, groups: int, size: int, path: Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Query, key and value of one matrix: in a row (``qkv``, ``c_attn``), or by groups of heads (``attn``)."""
-    rows = (heads * size, groups * size, groups * size)
+    import torch
+
+    rows = [heads * size, groups * size, groups * size]
     _check(tensor, sum(rows), path)
     if part == "attn":
         by_group = tensor.reshape(groups, -1, tensor.shape[1])
-        query, key, value = by_group.split((heads // groups * size, size, size), dim=1)
-        return tuple(piece.reshape(-1, tensor.shape[1]).contiguous() for piece in (query, key, value))  # type: ignore[return-value]
-    query, key, value = (piece.contiguous() for piece in tensor.split(rows))
+        parts = torch.split(by_group, [heads // groups * size, size, size], dim=1)
+        query, key, value = (piece.reshape(-1, tensor.shape[1]).contiguous() for piece in parts)
+        return query, key, value
+    query, key, value = (piece.contiguous() for piece in torch.split(tensor, rows))
     if part == "c_attn":
         # Lit-LLaMA rotates neighbours, as Meta's code does; the library rotates the halves of a head.
         query, key = (_halves(piece, heads, size) for piece in (query, key))

@@ -8,11 +8,14 @@ an architecture that the tests do not cover computes two short sequences both wa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from local_llms.backends.transformers.attention import KeyValueStore, PackedAttention
+from local_llms.backends.transformers.cells import CellIds
 from local_llms.backends.transformers.native import ATTENTION, NativeNetwork
 from local_llms.backends.transformers.parts import causal
 from local_llms.backends.transformers.plan import Span
@@ -56,7 +59,10 @@ def _packed(network: NativeNetwork, sequences: Sequence[Sequence[int]]) -> torch
     store = KeyValueStore(32, network.layers, dtype if dtype.is_floating_point else torch.float32, device)
     logits = torch.empty(0)
     for begin, end in ((0, 2), (2, None)):
-        spans, ids, positions, new = [], [], [], []
+        spans: list[Span] = []
+        ids: list[int] = []
+        positions: list[NDArray[np.int64]] = []
+        new: list[CellIds] = []
         start = 0
         for number, sequence in enumerate(sequences):
             tokens = sequence[begin:end]
@@ -80,7 +86,7 @@ def _packed(network: NativeNetwork, sequences: Sequence[Sequence[int]]) -> torch
 @torch.inference_mode()
 def _alone(network: NativeNetwork, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """The same by the library's own attention, one after the other, without a cache."""
-    model = network.module
+    model: Any = network.module
     device = next(model.parameters()).device
     name = model.config._attn_implementation
     with quiet():
