@@ -137,6 +137,16 @@ def test_the_error_tree_is_complete() -> None:
             assert re.search(rf"\b{error}\b", page), error
 
 
+def test_every_page_can_be_found() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    index, readme = (ROOT / "docs" / "index.md").read_text("utf-8"), (ROOT / "README.md").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in navigation, f"mkdocs.yml does not lead to {page.name}"
+        if page.name != "index.md":
+            assert f"({page.name})" in index, f"docs/index.md does not lead to {page.name}"
+            assert f"(docs/{page.name})" in readme, f"the README does not lead to {page.name}"
+
+
 def test_links_lead_somewhere() -> None:
     for page in [*PAGES, *FAMILIES]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
