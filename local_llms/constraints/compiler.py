@@ -47,6 +47,7 @@ class Compiler:
         self._kept: OrderedDict[Constraint, Compiled] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._compiling = threading.Lock()
 
     def known(self, constraint: Constraint) -> bool:
         """Whether ``compile`` would return at once."""
@@ -58,17 +59,31 @@ class Compiler:
         Raises ConstraintError where the grammar is malformed, unsupported or too complex, or allows nothing, and
         MissingDependency.
         """
-        with self._lock:
-            compiled = self._kept.get(constraint)
+        compiled = self._known(constraint)
+        if compiled is not None:
+            return compiled
+        # One at a time; whoever asks for what is kept does not wait for it.
+        with self._compiling:
+            compiled = self._known(constraint)
             if compiled is None:
                 compiled = self._compile(constraint)
-                self._kept[constraint] = compiled
-                self._bytes += len(constraint.source)
-            self._kept.move_to_end(constraint)
+                self._keep(compiled)
+            return compiled
+
+    def _known(self, constraint: Constraint) -> Compiled | None:
+        with self._lock:
+            compiled = self._kept.get(constraint)
+            if compiled is not None:
+                self._kept.move_to_end(constraint)
+            return compiled
+
+    def _keep(self, compiled: Compiled) -> None:
+        with self._lock:
+            self._kept[compiled.constraint] = compiled
+            self._bytes += len(compiled.constraint.source)
             while len(self._kept) > 1 and (len(self._kept) > KEPT or self._bytes > KEPT_BYTES):
                 oldest, _ = self._kept.popitem(last=False)
                 self._bytes -= len(oldest.source)
-            return compiled
 
     def _compile(self, constraint: Constraint) -> Compiled:
         if self._tokenizer is None:

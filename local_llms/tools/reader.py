@@ -52,7 +52,6 @@ class ReplyReader:
         self._held = ""
         self._calls = 0
         self._end: JsonEnd | None = None
-        self._text_begun = not names
         self._state = "outside" if names else "text"
 
     def push(self, text: str) -> list[Piece]:
