@@ -27,12 +27,16 @@ import ctypes
 import json
 import os
 import queue
+import select
 import struct
+import sys
 import threading
 from typing import Any, NoReturn
 
 HEAD = struct.Struct("<cI")
 EVALUATE = struct.Struct("<5i")
+WATCH = 2.0
+"""Seconds between two looks at whether the parent is still there."""
 
 
 class Config(ctypes.Structure):
@@ -103,9 +107,21 @@ def write_all(number: int, data: bytes) -> None:
         view = view[os.write(number, view) :]
 
 
+def wait_for_input(parent: int) -> None:
+    """Return when there is something to read. End the process when its parent is gone.
+
+    The input of a process whose parent is gone ends, unless a fork of the parent still holds the other end.
+    """
+    while sys.platform != "win32" and not select.select([0], [], [], WATCH)[0]:
+        if os.getppid() != parent:
+            os._exit(0)
+
+
 def listen(requests: queue.SimpleQueue[tuple[bytes, bytes]]) -> None:
     """Put what is sent into the queue. When nothing more can come, the process ends, whatever it is computing."""
+    parent = os.getppid()
     while True:
+        wait_for_input(parent)
         head = read_exactly(0, HEAD.size)
         if len(head) < HEAD.size:
             os._exit(0)

@@ -81,6 +81,9 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=self._said,
                 bufsize=0,
+                # Ctrl-C in a terminal goes to a whole group of processes. It is meant for the parent, which may only
+                # want to end an answer.
+                start_new_session=True,
             )
             self.starts += 1
         spec = self._spec
@@ -92,6 +95,9 @@ class Child:
             raise ModelLoadError(
                 f"ctransformers could not load {spec.path}: {error} Convert it to GGUF; docs/backends.md says how."
             ) from None
+        except BaseException:
+            self._end()
+            raise
         self.context, self.vocabulary = known["context"], known["vocabulary"]
 
     def evaluate(
@@ -102,7 +108,10 @@ class Child:
         Raises ChildDied where the process ended, DecodeError where the library refused, EngineClosed after ``kill``.
         """
         data = child.EVALUATE.pack(position, batch, threads, logits, len(tokens))
-        row = self._ask(b"E", data + np.asarray(tokens, "<i4").tobytes())
+        try:
+            row = self._ask(b"E", data + np.asarray(tokens, "<i4").tobytes())
+        except ChildDied as error:
+            raise ChildDied(f"{error} Only this request is lost: the next one starts it again.") from None
         return np.frombuffer(row, "<f4") if logits else None
 
     def kill(self) -> None:
@@ -142,10 +151,7 @@ class Child:
         code = process.wait() if process is not None else 0
         self._end()
         how = f"exit code {code}" if code >= 0 else _signal_name(-code)
-        return (
-            f"The process in which ctransformers computes died ({how}){words}. Only this request is lost: the next one "
-            "starts it again."
-        )
+        return f"The process in which ctransformers computes died ({how}){words}."
 
     def _last_words(self) -> str:
         if self._said is None:

@@ -235,6 +235,38 @@ while True:
     assert gone(child)
 
 
+def test_the_process_dies_with_its_parent_although_a_fork_of_it_lives(model: Path) -> None:
+    """The fork holds the pipes open, so that the input does not end."""
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from local_llms.backends import ctransformers
+from local_llms.backends.base import LoadOptions
+backend = ctransformers.load(Path({str(model)!r}), LoadOptions(context_length=128, threads=1))
+fork = os.fork()
+if fork == 0:
+    time.sleep(60)
+    os._exit(0)
+print(backend._child.pid, fork, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child, fork = map(int, parent.stdout.readline().split())
+    parent.kill()
+    parent.wait(20)
+    parent.stdout.close()
+    try:
+        assert gone(child)
+    finally:
+        os.kill(fork, signal.SIGKILL)
+
+
+def test_ctrl_c_is_for_the_parent(backend: CTransformersBackend) -> None:
+    """A terminal sends it to the group of processes that it has in front."""
+    assert os.getpgid(backend._child.pid or 0) != os.getpgid(0)
+
+
 def test_an_interruption_comes_between_calls_of_the_library(backend: CTransformersBackend) -> None:
     evaluate = backend._child.evaluate
     calls: list[int] = []
