@@ -40,6 +40,7 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
     - ``generate`` tells in ``generation_info`` of each answer "model_name", "finish_reason", "stop_match", "usage",
       "timings" and, where ``logprobs`` is set, "logprobs" with "token_ids" and "token_logprobs"; ``llm_output`` has
       the "token_usage" of all. Of a stream, the last chunk, which is empty, has them.
+    - A call may set ``schema``, ``regex``, ``choices`` or ``grammar``, to which its answer is held.
     - Messages become one string in LangChain's way ("Human: …"); a single human message is its text. Use ``ChatLocal``
       for conversations.
 

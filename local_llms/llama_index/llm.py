@@ -63,8 +63,9 @@ class LocalLLM(Structured, Calling):
       stream, the last piece has it.
 
     Wrong options raise OptionError or UnknownOption. A call raises EmptyPrompt, ContextOverflow, TemplateError,
-    UnsupportedFeature, EngineBusy, EngineClosed, DeadlineExceeded, DecodeError or CallbackError, and at the first use
-    what loading raises: ModelNotFound, ModelFileError, MissingDependency or DownloadError.
+    ConstraintError, UnsupportedFeature, EngineBusy, EngineClosed, DeadlineExceeded, AnswerCut, DecodeError or
+    CallbackError, and at the first use what loading raises: ModelNotFound, ModelFileError, MissingDependency or
+    DownloadError.
     """
 
     ignored_names: ClassVar[frozenset[str]] = frozenset({"class_name"})
