@@ -185,8 +185,8 @@ class GenerationFields(ModelFields, SamplingOptions):
         """What one call asks for: the model it names, and the arguments of ``LoadedModel.submit``.
 
         ``given``, the call's own keyword arguments, may hold the fields of ``CallOptions``, ``model``,
-        ``input_text``, ``logprobs``, ``top_logprobs``, ``token_callbacks``, and what an answer is held to (``HELD_TO``).
-        They come before the object's fields; callbacks are added to its own.
+        ``input_text``, ``logprobs``, ``top_logprobs``, ``token_callbacks``, and what an answer is held to
+        (``HELD_TO``). They come before the object's fields; callbacks are added to its own.
 
         Raises UnknownOption or OptionError, naming ``where``.
         """

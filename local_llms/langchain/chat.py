@@ -45,8 +45,8 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
     - An answer has ``usage_metadata`` (``input_token_details["cache_read"]``: prompt tokens not computed again) and
       ``response_metadata`` with "model_name", "finish_reason", "stop_match", "timings" and, where ``logprobs`` is set,
       "logprobs" as OpenAI writes them. Of a stream, the last chunk has them.
-    - ``bind_tools`` and ``with_structured_output`` hold answers to a grammar; a call may also set ``schema``, ``regex``,
-      ``choices`` or ``grammar`` as ``LoadedModel.submit`` takes them, and OpenAI's ``response_format``.
+    - ``bind_tools`` and ``with_structured_output`` hold answers to a grammar; a call may also set ``schema``,
+      ``regex``, ``choices`` or ``grammar`` as ``LoadedModel.submit`` takes them, and OpenAI's ``response_format``.
     - ``profile`` tells what the model can do; ``max_input_tokens`` is exact once the model is loaded.
 
     Wrong options raise OptionError or UnknownOption. A call raises EmptyPrompt, ContextOverflow, TemplateError,
