@@ -14,6 +14,7 @@ import pytest
 
 from local_llms.errors import ChecksumMismatch, DownloadError, ModelFileError, OfflineError
 from local_llms.hub import cached_named, fetch_named, kept_models, parse_hub_name
+from local_llms.hub.hf_ask import ask_listing
 from local_llms.hub.hf_cache import Repository, hub_cache
 from local_llms.kept import find_kept, remove, remove_unfinished
 from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub
@@ -315,6 +316,13 @@ def test_a_repository_whose_terms_were_not_accepted(hub: FakeHub) -> None:
     with pytest.raises(DownloadError, match=r"open only to those who accepted its terms\. Accept them on"):
         fetch_named(NAME)
     assert hub.transfers == 0
+
+
+def test_names_that_leave_the_repository_are_not_even_listed(hub: FakeHub) -> None:
+    put(hub, {"config.json": b"{}", "sub/vocab.json": b"{}", **OTHERS})
+    names = set(ask_listing(NAME, "main").files)
+    assert {"config.json", "sub/vocab.json", "onnx/model.onnx"} < names
+    assert not [name for name in names if name.startswith(".")]
 
 
 def test_threads_fetch_once(hub: FakeHub) -> None:
