@@ -32,6 +32,17 @@ _HALVES = {
     ".lora_embedding_B": "b",
 }
 _COPY = ".base_layer."
+_REFUSED = {
+    "use_dora": "DoRA",
+    "use_qalora": "QA-LoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "enable_lora": "a LoRA of merged layers (enable_lora)",
+    "alora_invocation_tokens": "an activated LoRA",
+    "layer_replication": "a LoRA over repeated layers (layer_replication)",
+    "target_parameters": "a LoRA of parameters that are no layers (target_parameters)",
+    "trainable_token_indices": "a LoRA with tokens of its own (trainable_token_indices)",
+}
+"""Keys of a configuration that change what an adapter computes, and are not understood here."""
 _VOCABULARY = ("embed_tokens", "lm_head", "embed_in", "embed_out", "wte", "word_embeddings", "output_layer")
 """What models call the matrices that have a row for each token."""
 
@@ -137,6 +148,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if not isinstance(config, dict) or kind != "LORA":
         raise AdapterError(f"{path} is an adapter of the type {kind!r}, and only 'LORA' can be used.")
+    for key, what in _REFUSED.items():
+        if config.get(key):
+            raise AdapterError(
+                f"{path} is {what}, which cannot be computed here. Give an ordinary LoRA, or merge it into its model "
+                "and give that."
+            )
     return config
 
 

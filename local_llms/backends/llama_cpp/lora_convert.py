@@ -35,16 +35,6 @@ _LAYOUT = 1
 _AS_STORED = frozenset({"chatglm", "gemma", "gemma2", "gemma3", "phi3", "qwen2", "qwen3"})
 """Architectures whose matrices llama.cpp keeps in the order of transformers."""
 _KNOWN = sorted({*_AS_STORED, "gptneox", "llama"})
-_REFUSED = {
-    "use_dora": "DoRA",
-    "use_qalora": "QA-LoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "enable_lora": "a LoRA of merged layers (enable_lora)",
-    "alora_invocation_tokens": "an activated LoRA",
-    "layer_replication": "a LoRA over repeated layers (layer_replication)",
-    "target_parameters": "a LoRA of parameters that are no layers (target_parameters)",
-}
-_USE_TRANSFORMERS = 'Use it with the transformers backend (backend="transformers" and the model as a folder)'
 
 
 def converted(path: Path, base: GGUFHeader, weights: Mapping[str, TensorInfo]) -> Path:
@@ -73,13 +63,11 @@ def converted(path: Path, base: GGUFHeader, weights: Mapping[str, TensorInfo]) -
 
 
 def _check(adapter: PeftAdapter, base: GGUFHeader) -> None:
-    for key, what in _REFUSED.items():
-        if adapter.config.get(key):
-            raise AdapterError(f"{adapter.path} is {what}, which llama.cpp cannot compute. {_USE_TRANSFORMERS}.")
     if adapter.whole:
         raise AdapterError(
             f"{adapter.path} also replaces whole weights, {next(iter(adapter.whole))} first, which llama.cpp cannot do "
-            f"beside a loaded model. {_USE_TRANSFORMERS}, or merge it into its model and convert the result to GGUF."
+            "beside a loaded model. Load the model from its safetensors folder with the transformers backend, or merge "
+            "the adapter into it and convert the result to GGUF."
         )
     if base.architecture not in _KNOWN:
         raise AdapterError(
