@@ -94,6 +94,8 @@ def answer_request(
         prompt_ids=tuple(ids),
         params=params if constraint is None else heed(constraint, params, call.stop),
         end_ids=info.end_ids.union(number for number in stop_ids if number is not None),
+        # What a grammar asks for is there for whoever reads the answer by it.
+        trims_answer=chosen.template.trims_answer and constraint is None,
         logprobs=logprobs or top_logprobs > 0,
         top_logprobs=top_logprobs,
         deadline=_deadline(call),

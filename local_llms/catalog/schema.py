@@ -88,6 +88,7 @@ class Template(BaseModel):
     - ``apart``: a regular expression. What it matches, from structure to structure, the model's own project tokenizes
       apart from what follows. Content matches as NUL characters only.
     - ``tools``: how these models call tools; None where that is only described to them in words.
+    - ``trims_answer``: whether white space at the beginning of an answer belongs to the format: it is left out.
     - ``provenance``: where the format is taken from, as ``owner/repository:path@commit``.
     """
 
@@ -101,6 +102,7 @@ class Template(BaseModel):
     stop_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     default_system: str | None = None
     apart: str = ""
+    trims_answer: bool = False
     tools: ToolFormat | None = None
     provenance: str = ""
 

@@ -38,7 +38,7 @@ class Job:
         self.matcher = None if request.constraint is None else request.constraint.matcher(request.end_ids)
         self.stuck: ConstraintError | None = None
         self._vocabulary_size = info.vocabulary_size
-        self._text = TextAssembler(request.params.stop)
+        self._text = TextAssembler(request.params.stop, trims=request.trims_answer)
         self._token_bytes = token_bytes
         self._names = names
         room = room_for(info) - len(request.prompt_ids)

@@ -19,6 +19,7 @@ class Request:
     - ``logprobs``: whether each token's log-probability is wanted; costs a softmax a token. ``top_logprobs``: for how
       many of the most probable tokens at each place as well.
     - ``score``: no answer is wanted, but the log-probability of each token of the prompt.
+    - ``trims_answer``: whether white space at the beginning of the answer is left out.
     - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
     - ``constraint``: what the answer must look like; compiled for this engine's model.
     - ``adapter``: what the weights are changed by for this request; opened before its first step.
@@ -31,6 +32,7 @@ class Request:
     logprobs: bool = False
     top_logprobs: int = 0
     score: bool = False
+    trims_answer: bool = False
     deadline: float | None = None
     adapter: Adapter | None = None
     constraint: Compiled | None = None

@@ -12,15 +12,16 @@ class TextAssembler:
     Text is held back while its last character is incomplete, and while its end may be the beginning of a stop string.
     """
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
+    def __init__(self, stop: Sequence[str] = (), *, trims: bool = False) -> None:
         """``stop``: non-empty strings; the first one to be complete ends the answer.
 
         Of several that are complete at the same character, the longest counts. So the text does not depend on how it
-        was cut into tokens.
+        was cut into tokens. ``trims``: white space at the beginning is left out, and completes no stop string.
         """
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
+        self._trims = trims
         self.stop_match: str | None = None
         """The stop string that was found."""
 
@@ -32,6 +33,9 @@ class TextAssembler:
         if self.stop_match is not None:
             return ""
         text = self._decoder.decode(data)
+        if self._trims:
+            text = text.lstrip()
+            self._trims = not text
         if not self._stop:
             return text
         self._held += text

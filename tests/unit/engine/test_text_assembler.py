@@ -110,3 +110,12 @@ def test_any_cut_gives_the_whole_text_up_to_the_first_stop(pieces: list[bytes], 
     for count in range(len(pieces)):
         released = "".join(texts[: count + 1])
         assert expected(b"".join(pieces[: count + 1]), stop)[0].startswith(released)
+
+
+@pytest.mark.parametrize("pieces", [[b"\n", b" Yes", b"."], [b"\n \xe3\x80", b"\x80Yes", b"."], [b" \n Yes."]])
+def test_white_space_at_the_beginning_may_be_left_out(pieces: list[bytes]) -> None:
+    assembler = TextAssembler(("\n", "No"), trims=True)
+    assert "".join(map(assembler.push, pieces)) + assembler.finish() == "Yes."
+    assert assembler.stop_match is None
+    assert assembler.push(b" And\n") == " And"
+    assert assembler.stop_match == "\n"

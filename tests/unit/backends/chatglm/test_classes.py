@@ -65,3 +65,15 @@ def test_later_generations_bring_their_template(shared_data: Path, tmp_path: Pat
         assert answer.usage.completion_tokens == 8
         together = model.generate_many(["Once upon a time", "Lily's mom said", "Once upon a time"], **GREEDY)
         assert [one.token_ids for one in together][::2] == [answer.token_ids] * 2
+
+
+def test_white_space_before_an_answer_is_left_out(chatglm_folder: Path) -> None:
+    """The model's first tokens are made to be a newline and a space."""
+    with load_model(chatglm_folder, family="glm", **SMALL) as model:
+        line, space = model.tokenize("\n")[-1], model.tokenize("  ")[-1]
+        forced = {"logit_bias": {line: 100.0, space: 99.0}, "frequency_penalty": 30.0}
+        raw = model.generate(QUESTION, template="plain", **GREEDY, **forced)
+        trimmed = model.generate(QUESTION, **GREEDY, **forced)
+    assert raw.text.startswith("\n")
+    assert trimmed.token_ids[0] == line
+    assert trimmed.text == trimmed.text.lstrip()
