@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from local_llms.errors import ModelFileError
 from local_llms.hub.folder_template import chat_template_of, template_of_kind
 from local_llms.hub.ggml import GGMLHeader, GGMLTensor, probe
 from local_llms.hub.ggml_check import check_ggml
@@ -43,8 +44,11 @@ def facts_of(path: Path) -> FileFacts:
     """The facts of a file or folder; none of a kind that says nothing. Raises ModelFileError for a damaged one."""
     if path.is_dir():
         return _of_folder(path)
-    with path.open("rb") as file:
-        start = file.read(8)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
     if start[:4] == b"GGUF":
         return _of_gguf(check_gguf(path))
     return _of_ggml(check_ggml(path)) if probe(start) else FileFacts()

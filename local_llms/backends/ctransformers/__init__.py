@@ -33,8 +33,11 @@ def claims(path: Path) -> str | None:
     """A file that begins like a GGML language model. Those of rwkv.cpp, whose magic number is the same, do not."""
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        found = probe(file.read(8))
+    try:
+        with path.open("rb") as file:
+            found = probe(file.read(8))
+    except OSError:
+        return None
     return None if found is None else f"it begins like a GGML file ({found}), a format of 2023"
 
 

@@ -40,8 +40,11 @@ def claims(path: Path) -> str | None:
         return None
     if path.suffix.lower() == ".gguf":
         return "it is a .gguf file"
-    with path.open("rb") as file:
-        return "it begins like a GGUF file" if file.read(4) == b"GGUF" else None
+    try:
+        with path.open("rb") as file:
+            return "it begins like a GGUF file" if file.read(4) == b"GGUF" else None
+    except OSError:
+        return None
 
 
 def load(path: Path, options: LoadOptions) -> Backend:

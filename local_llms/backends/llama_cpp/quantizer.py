@@ -20,7 +20,7 @@ from typing import NamedTuple
 from local_llms.cores import usable_cores
 from local_llms.errors import MissingDependency, ModelFileError, OptionError, suggestion
 from local_llms.hub.derived import derived
-from local_llms.hub.gguf import GGUFHeader
+from local_llms.hub.gguf import GGUFHeader, TensorInfo, read_header
 from local_llms.hub.gguf_check import check_gguf
 from local_llms.hub.names import all_parts
 from local_llms.hub.progress import Progress
@@ -57,8 +57,8 @@ FORMS: Mapping[str, Form] = {
     "q2_k": Form(10, "Q2_K"),
 }
 SHORT_NAMES = {"int8": "q8_0", "int4": "q4_0"}
-"""What ``quantization=`` stands for. Both have kernels that compute several sequences at once; Q4_K_M, a little more
-exact for its size, has rows of 256 weights only, which small models do not."""
+"""What ``quantization=`` stands for. llama.cpp has kernels for both that compute several sequences at once; Q4_K_M,
+more exact for its size, stores 256 weights together, which the rows of small models do not fill."""
 _WHOLE = {"F32", "F16", "BF16", "F64"}
 _BLOCK = 32
 """Weights of a row that are stored together in the simplest forms; other tensors are not quantized."""
@@ -83,9 +83,8 @@ def quantized(header: GGUFHeader, name: str, progress: Progress | None = None) -
     form = form_of(name)
     if main_type(header) == FORMS[form].tensors:
         return header
-    parts = [header.path.with_name(part) for part in all_parts(header.path.name)]
     path = derived(
-        parts,
+        parts_of(header),
         form,
         ".gguf",
         lambda draft: quantize_to(header, draft, form, progress),
@@ -105,7 +104,7 @@ def quantize_to(header: GGUFHeader, target: Path, form: str, progress: Progress 
             main_type(header),
             form.upper(),
         )
-    sizes = [0, *accumulate(tensor.size for tensor in header.tensors)]
+    sizes = [0, *accumulate(tensor.size for tensor in _tensors(header))]
     if progress is not None:
         progress.start(header.path.name, sizes[-1])
     try:
@@ -120,7 +119,7 @@ def quantize_to(header: GGUFHeader, target: Path, form: str, progress: Progress 
 def main_type(header: GGUFHeader) -> str:
     """The type that most weights have, such as "F16"."""
     weights: Counter[str] = Counter()
-    for tensor in header.tensors:
+    for tensor in _tensors(header):
         weights[tensor.type.name] += tensor.elements
     return weights.most_common(1)[0][0]
 
@@ -128,11 +127,22 @@ def main_type(header: GGUFHeader) -> str:
 def largest_size(header: GGUFHeader, form: str) -> int:
     """Bytes that the file in that form has at most. A tensor whose rows fill no blocks stays as it is."""
     bits = 16 if FORMS[form].tensors in _WHOLE else 9
+    tensors = _tensors(header)
     weights = sum(
         tensor.size if len(tensor.shape) < 2 or tensor.shape[0] % _BLOCK else tensor.elements * bits // 8
-        for tensor in header.tensors
+        for tensor in tensors
     )
-    return header.data_offset + weights + header.alignment * len(header.tensors)
+    # The new file's header names every tensor, with some numbers and a padding.
+    return header.data_offset + weights + (header.alignment + 128) * len(tensors)
+
+
+def parts_of(header: GGUFHeader) -> list[Path]:
+    """The files of a model, which may be stored in several; ``header`` is that of the first."""
+    return [header.path.with_name(name) for name in all_parts(header.path.name)]
+
+
+def _tensors(header: GGUFHeader) -> list[TensorInfo]:
+    return [*header.tensors, *(tensor for part in parts_of(header)[1:] for tensor in read_header(part).tensors)]
 
 
 def _run(source: Path, target: Path, number: int, sizes: list[int], progress: Progress | None) -> str | None:

@@ -90,3 +90,19 @@ def test_choosing_imports_no_model_library(tmp_path: Path) -> None:
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says so, and is one of ours."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"tjgg")
+    opened = Path.open
+
+    def closed(self: Path, *arguments: object, **options: object) -> object:
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(ModelFileError, match="cannot be read: Permission denied"):
+        backends.choose(path, None)
