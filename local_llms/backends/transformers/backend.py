@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from local_llms.backends.base import Adapter, BackendInfo, Chunk, LoadOptions, Logits
 from local_llms.backends.transformers.adapters import Adapters
 from local_llms.backends.transformers.attention import KeyValueStore
+from local_llms.backends.transformers.config import first_line
 from local_llms.backends.transformers.device import use_threads
 from local_llms.backends.transformers.lifetime import Lifetime
 from local_llms.backends.transformers.parts import Parts
 from local_llms.backends.transformers.sequences import Sequences
-from local_llms.errors import EngineClosed, OptionError, UnsupportedFeature
+from local_llms.errors import EngineClosed, ModelLoadError, OptionError, UnsupportedFeature
 from local_llms.options import DEFAULT_CONTEXT
 
 NAME = "transformers"
@@ -26,14 +27,20 @@ class TransformersBackend:
     """Implements ``Backend`` over ``Parts``."""
 
     def __init__(self, parts: Parts, options: LoadOptions) -> None:
-        """Raises OptionError for a context or a cache that cannot be."""
+        """Raises OptionError for a context or a cache that cannot be, ModelLoadError for one that has no room."""
         self._lifetime = Lifetime()
         self._options = options
         self._vocabulary = parts.vocabulary
         first = next(parts.network.module.parameters())
         self._info = _info(parts, options, first.device)
         dtype = first.dtype if first.is_floating_point() else torch.float32
-        store = KeyValueStore(self._info.cache_tokens, parts.network.layers, dtype, first.device)
+        try:
+            store = KeyValueStore(self._info.cache_tokens, parts.network.layers, dtype, first.device)
+        except RuntimeError as error:
+            raise ModelLoadError(
+                f"A KV cache of {self._info.cache_tokens} tokens has no room: {first_line(error)}. Give fewer "
+                "cache_tokens."
+            ) from error
         self._held: tuple[Sequences, Adapters] | None = (
             Sequences(parts.network, self._info, store),
             Adapters(parts),

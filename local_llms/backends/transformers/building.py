@@ -19,7 +19,7 @@ from local_llms.backends.transformers.quantize import quantization_config
 from local_llms.backends.transformers.quiet import quiet
 from local_llms.backends.transformers.verify import drive
 from local_llms.backends.transformers.vocabularies import vocabulary_of
-from local_llms.errors import AdapterError, ModelFileError, UnsupportedFeature
+from local_llms.errors import AdapterError, ModelFileError, ModelLoadError, UnsupportedFeature
 from local_llms.options import DEFAULT_CONTEXT
 
 _DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError, OSError)
@@ -41,7 +41,7 @@ def build(
     """See ``folder.assemble``. ``config`` is cleaned."""
     device = choose_device(options)
     dtype = choose_dtype(options, device, stored)
-    settings = library_config(dict(config), path / "config.json")
+    settings = library_config(dict(config), path / "config.json" if path.is_dir() else path)
     model_class = class_of(settings, config, path)
     _check_layers(config, tensors, path)
     model = load_model(path, model_class, settings, tensors, dtype, device, options.quantization)
@@ -70,7 +70,7 @@ def class_of(settings: Any, config: Mapping[str, Any], path: Path) -> type[Any]:
     from transformers import AutoModelForCausalLM
 
     if type(settings) not in AutoModelForCausalLM._model_mapping:
-        raise UnsupportedFeature(f"{path}: the architecture {settings.model_type!r} writes no text.")
+        raise UnsupportedFeature(f"{path}: the architecture {settings.model_type!r} does not continue texts.")
     found = AutoModelForCausalLM._model_mapping[type(settings)]
     choices = found if isinstance(found, tuple) else (found,)
     named = config.get("architectures") or ()
@@ -111,10 +111,11 @@ def load_model(
             f"{path}: the weights do not fit config.json: {len(wrong)} are missing or have another shape, such as "
             f"{sorted(map(str, wrong))[0]}. Fetch it again."
         )
-    if quantization is None:
-        model = model.to(device)
-    whole: torch.nn.Module = model.eval().requires_grad_(False)
-    return whole
+    try:
+        whole: torch.nn.Module = model if quantization is not None else model.to(device)
+    except RuntimeError as error:
+        raise ModelLoadError(f"{path} does not fit into the memory of {device}: {first_line(error)}") from error
+    return whole.eval().requires_grad_(False)
 
 
 def _check_layers(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: Path) -> None:

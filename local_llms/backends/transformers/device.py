@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from local_llms.backends.base import LoadOptions
+from local_llms.cores import usable_cores
 from local_llms.errors import OptionError
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -57,10 +57,6 @@ def _has_bfloat16() -> bool:
 
 def use_threads(options: LoadOptions) -> None:
     """Make torch compute with that many threads when it is called from this thread; by default one per core."""
-    count = options.threads or _cores()
+    count = options.threads or usable_cores()
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
