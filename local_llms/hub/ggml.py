@@ -238,9 +238,11 @@ def _read_preamble(reader: _Reader) -> tuple[str, int]:
 
 
 def _find_kind(reader: _Reader) -> Kind:
-    """The kind of a ``ggml`` file, by the name of its first tensor. The reader is put back to where it was."""
+    """The kind of a ``ggml`` file, by the name of its first tensor. The reader is put back to where it was.
+
+    Raises ModelFileError where it is none of those that are known.
+    """
     begin = reader.at
-    numbers = reader.integers(9, "the hyperparameters")
     for kind, layout in LAYOUTS.items():
         reader.seek(begin)
         try:
@@ -253,8 +255,10 @@ def _find_kind(reader: _Reader) -> Kind:
             reader.seek(begin)
         if name.startswith(layout.first):
             return kind
-    # It is damaged: what is wrong with it can be said of one kind only.
-    return "gptj" if numbers[7] == numbers[0] else "llama"
+    raise reader.fail(
+        "it holds no model of the kinds llama, gptneox (Dolly 2 too) and gptj",
+        "It is damaged, or of another kind: look for this model as GGUF.",
+    )
 
 
 def _read_numbers(reader: _Reader, kind: Kind) -> tuple[dict[str, int], int]:

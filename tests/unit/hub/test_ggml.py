@@ -109,6 +109,15 @@ def test_what_is_no_such_file(tmp_path: Path, start: bytes, words: str) -> None:
         check_ggml(path)
 
 
+def test_another_kind_of_model(tmp_path: Path) -> None:
+    """GPT-2's tensors have names of their own."""
+    path = tmp_path / "gpt2.bin"
+    tensors = {"model/wte": np.zeros((4, 8), np.float32)}
+    ggml_files.write(path, "ggml", 0, (4, 16, 8, 2, 1, 4, 0), [b"a", b"b", b"c", b"d"], None, tensors)
+    with pytest.raises(ModelFileError, match=r"no model of the kinds llama, gptneox .* and gptj.*another kind"):
+        check_ggml(path)
+
+
 def numbers_of(path: Path, change: Callable[[list[int]], object], skip: int = 8, count: int = 7) -> None:
     content = bytearray(path.read_bytes())
     numbers = list(struct.unpack_from(f"<{count}I", content, skip))
@@ -163,7 +172,9 @@ def test_an_alpaca_file_becomes_one_of_the_last_form(tmp_path: Path) -> None:
     data = np.random.default_rng(1).normal(0, 1, (4, 64)).astype(np.float32)
     vocabulary = [ggml_files.UNKNOWN_TEXT, b"", b"", b"a", b"b"]
     old = tmp_path / "old.bin"
-    ggml_files.write(old, "ggml", 0, (5, 64, 1, 2, 1, 32, 2), vocabulary, None, {"w": data}, store=alpaca_blocks)
+    ggml_files.write(
+        old, "ggml", 0, (5, 64, 1, 2, 1, 32, 2), vocabulary, None, {"output.weight": data}, store=alpaca_blocks
+    )
     header = read_ggml(old)
     assert header.quantization_version == 0
     assert header.tensors[0].size == 8 * 20
