@@ -76,6 +76,10 @@ BAD_FILES = [
     "a/" * 200 + "m.gguf",
     "model-00002-of-00003.gguf",
     "model-00001-of-00000.gguf",
+    "modeling_owl.py",
+    "model.gguf.py",
+    "README",
+    "config.json",
 ]
 BAD_REVISIONS = ["", "..", "../x", "a/../b", "/main", "main/", "a b", "main\n", "a\\b", "x" * 130, "-x"]
 
