@@ -34,27 +34,33 @@ NAME = "transformers"
 READS = "folders with config.json and weights, LitGPT folders"
 
 
+_PARTS = (".safetensors", ".bin", ".pth")
+
+
 def claims(path: Path) -> str | None:
-    """A folder in one of the layouts. A GGUF file is read as well, but only where it is asked for."""
-    if not path.is_dir():
-        return None
-    found = layout_of(path)
-    return None if found is None else found[1]
+    """A folder in one of the layouts, or a file of weights in one. A GGUF file is read where it is asked for only."""
+    place = _folder(path)
+    found = layout_of(place) if place.is_dir() else None
+    return None if found is None else found[1] if place == path else f"{found[1]}, and {path.name} lies in it"
 
 
 def load(path: Path, options: LoadOptions) -> Backend:
-    """Load a checkpoint: a folder in a known layout, or a GGUF file.
+    """Load a checkpoint: a folder in a known layout, or a GGUF file. A file of weights means its folder.
 
     Raises MissingDependency, ModelFileError, OptionError, AdapterError and UnsupportedFeature.
     """
     for library in ("torch", "transformers", "tokenizers", "safetensors"):
         if importlib.util.find_spec(library) is None:
             raise MissingDependency(library, extra="transformers", purpose="Running a model with transformers")
-    found = layout_of(path)
+    place = _folder(path)
+    found = layout_of(place)
     if found is None:
-        raise ModelFileError(
-            f"{path} is nothing that the transformers backend reads. It reads {READS}, and GGUF files."
-        )
+        raise ModelFileError(f"{path} is nothing that this backend reads. It reads {READS}, and GGUF files.")
     from local_llms.backends.transformers.backend import TransformersBackend
 
-    return TransformersBackend(found[0].load(path, options), options)
+    return TransformersBackend(found[0].load(place, options), options)
+
+
+def _folder(path: Path) -> Path:
+    """The folder that is meant where a file of weights in it was given."""
+    return path.parent if path.suffix in _PARTS and path.is_file() else path

@@ -33,6 +33,9 @@ def test_a_missing_library(folder: Path, monkeypatch: pytest.MonkeyPatch, librar
 def test_who_reads_what(folder: Path, tmp_path: Path) -> None:
     assert choose(folder, None)[0].NAME == "transformers"
     assert transformers.claims(folder) == "it is a folder with a config.json and weights"
+    assert transformers.claims(folder / "model.safetensors") == (
+        "it is a folder with a config.json and weights, and model.safetensors lies in it"
+    )
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
     assert transformers.claims(folder) is None
     (folder / "config.json").unlink()
