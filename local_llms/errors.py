@@ -225,7 +225,7 @@ def _rank(name: str, candidate: str) -> tuple[int, int, bool, int] | None:
     """How far a candidate is from what was typed, the smaller the nearer; None where it is another name altogether.
 
     Case and separators count last. Few mistype the beginning of a name; who types no more than the beginning, as
-    "temp", made one error and not seven.
+    "temp", made one error and not seven, and who types what stands within, as "minilm", two at the most.
     """
     typed, meant = _folded(name), _folded(candidate)
     most = int(0.45 * max(len(typed), len(meant)))
@@ -238,6 +238,8 @@ def _rank(name: str, candidate: str) -> tuple[int, int, bool, int] | None:
     in_beginning = min(distances)
     if in_beginning + 1 < errors and len(typed) >= 3 and in_beginning <= len(typed) // 5:
         return in_beginning + 1, -common, True, 0
+    if len(typed) >= 4 and typed in meant:
+        return min(errors, 2), -common, True, 0
     exact = edit_distances(name.lower(), candidate.lower())[-1]
     return (errors, -common, False, exact) if errors <= most else None
 

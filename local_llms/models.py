@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,7 +31,7 @@ from local_llms.options import CallOptions, LoadingOptions, check_names, parse_o
 from local_llms.pool import SharedEngine, Weights, pool
 from local_llms.prompts import MessageLike, Preview, encode, preview, text_of
 from local_llms.resolve import ChosenTemplate, ModelName, adapter_path, choose_template, find_source
-from local_llms.tools import CallStart, Piece, ReplyReader, TextPiece, ToolUse, format_of, read_reply
+from local_llms.tools import CallStart, Piece, ReplyReader, TextPiece, ToolUse, format_of, read_reply, told
 from local_llms.types import Completion, Score, Tool
 
 __all__ = [
@@ -296,10 +296,17 @@ class LoadedModel:
         """The text that ``generate`` would send."""
         return text_of(write(self._template(None), messages_of(prompt), input, None))
 
-    def preview(self, messages: Sequence[MessageLike], **options: Any) -> Preview:
-        """What a conversation becomes: structure and content apart, and the tokens. Options are those of ``render``."""
+    def preview(
+        self, messages: Sequence[MessageLike], *, tools: Sequence[Mapping[str, Any]] = (), **options: Any
+    ) -> Preview:
+        """What a conversation becomes: structure and content apart, and the tokens.
+
+        ``tools``: as JSON describes them. The other options are those of ``render_prompt``.
+        """
+        template = self._template(None).template
+        turns, known = told(template, messages, tools)
         with self._use() as engine:
-            return preview(self._template(None).template, messages, engine.backend, **options)
+            return preview(template, turns, engine.backend, tools=known, **options)
 
     def stats(self) -> EngineStats:
         """What the engine has done and is doing; it is shared by all handles on these weights."""

@@ -9,6 +9,7 @@ from typing import Any
 from local_llms.catalog import Template, families, find_template
 from local_llms.errors import LocalLLMError, ModelNotFound
 from local_llms.prompts import MessageLike, Preview, PromptToken, Segment, preview, render, text_of
+from local_llms.tools import told
 from local_llms.types import Message
 
 __all__ = ["EXAMPLE", "Places", "Preview", "PromptToken", "Segment", "places", "preview_template"]
@@ -29,19 +30,23 @@ def preview_template(
     messages: Sequence[MessageLike] = EXAMPLE,
     *,
     input: str | None = None,
-    tools: Sequence[Mapping[str, Any]] | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
 ) -> Preview:
     """What a template of the catalog makes of messages, structure and content apart.
 
+    ``tools``: as JSON describes them; a template that has no place for them tells of them in words.
+
     Raises ModelNotFound for an unknown name, and what ``render_prompt`` raises.
     """
+    template = _find(name)
+    turns, known = told(template, messages, tools)
     return preview(
-        _find(name),
-        messages,
+        template,
+        turns,
         input=input,
-        tools=tools,
+        tools=known,
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
     )

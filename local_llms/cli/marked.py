@@ -39,21 +39,19 @@ def marked(segments: Iterable[Segment], *, colours: bool) -> Text:
     """
     from rich.text import Text
 
-    shown = list(segments)
+    runs = groupby(segments, key=lambda segment: "structure" if segment.trusted else "content")
+    shown = [(origin, "".join(segment.text for segment in run)) for origin, run in runs]
     if not colours:
-        origins = ["structure" if segment.trusted else "content" for segment in shown]
-        lines = [f"{origin:<9}  {quoted(each.text)}" for origin, each in zip(origins, shown, strict=True)]
-        return Text("\n".join(lines))
+        return Text("\n".join(f"{origin:<9}  {quoted(said)}" for origin, said in shown))
     text = Text.assemble(("structure", STYLES["structure"]), "  content\n\n")
-    whole = "".join(segment.text for segment in shown)
+    whole = "".join(said for _, said in shown)
     ends = {place for match in _LAST_SPACES.finditer(whole) for place in range(*match.span())}
     place = 0
-    for segment in shown:
-        style = STYLES["structure" if segment.trusted else "content"]
-        signs = ["·" if place + at in ends else _sign(character) for at, character in enumerate(segment.text)]
-        for hides, run in groupby(zip(signs, segment.text, strict=True), key=lambda pair: pair[0] != pair[1]):
-            text.append("".join(sign for sign, _ in run), "dim" if hides else style)
-        place += len(segment.text)
+    for origin, said in shown:
+        signs = ["·" if place + at in ends else _sign(character) for at, character in enumerate(said)]
+        for hides, pairs in groupby(zip(signs, said, strict=True), key=lambda pair: pair[0] != pair[1]):
+            text.append("".join(sign for sign, _ in pairs), "dim" if hides else STYLES[origin])
+        place += len(said)
     return text
 
 

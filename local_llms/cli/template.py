@@ -51,7 +51,7 @@ def template(
     conversation = _conversation(message or [], system, messages, go_on)
     options = {
         "input": input,
-        "tools": None if tools is None else _json_list(tools, "--tools"),
+        "tools": () if tools is None else _json_list(tools, "--tools"),
         "add_generation_prompt": not no_generation_prompt,
         "continue_final_message": go_on,
     }

@@ -7,6 +7,7 @@ from local_llms.tools.choice import ToolUse
 from local_llms.tools.format import format_of
 from local_llms.tools.grammar import constraint_for
 from local_llms.tools.history import as_dictionaries, spoken
+from local_llms.tools.loose import told
 from local_llms.tools.reader import CallArguments, CallStart, Piece, ReplyReader, TextPiece, read_reply
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "format_of",
     "read_reply",
     "spoken",
+    "told",
 ]

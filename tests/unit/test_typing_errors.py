@@ -159,6 +159,7 @@ def test_names_that_are_equally_near_are_all_named() -> None:
     options = [*LoadingOptions.model_fields, *SamplingOptions.model_fields]
     assert suggestion("top", options) == " Did you mean 'top_k' or 'top_p'?"
     assert suggestion("temp", options) == " Did you mean 'template' or 'temperature'?"
+    assert suggestion("minilm", ["all-minilm-l6-v2", "vicuna"]) == " Did you mean 'all-minilm-l6-v2'?"
     assert suggestion("abe", ["abc", "abd", "abf", "abg"]) == " Did you mean 'abc', 'abd' or 'abf'?"
 
 

@@ -132,6 +132,42 @@ def test_mistakes_are_one_line(run: Run, arguments: tuple[str, ...], sentence: s
     assert sentence in result.stderr
 
 
+TOOLS = [{"name": "weather", "description": "Tells it.", "parameters": {"type": "object", "properties": {}}}]
+
+
+def test_a_template_without_tools_is_told_of_them_in_words(run: Run, model: ScriptedModel) -> None:
+    asked = ("template", "alpaca", "Rain?", "--tools", "-")
+    shown = parts(run(*asked, input=json.dumps(TOOLS)).stdout)
+    described = next(text for origin, text in shown if origin == "content")
+    assert described.index("weather") < described.index("<tool_call>") < described.index("Rain?")
+    loaded = run(*asked, "--model", model.path, "--text", input=json.dumps(TOOLS)).stdout
+    assert loaded == "".join(text for _, text in shown)
+
+
+def test_results_of_tools_are_shown_as_they_are_sent(run: Run) -> None:
+    messages = [{"role": "user", "content": "Rain?"}, {"role": "tool", "content": "No."}]
+    shown = run("template", "alpaca", "--messages", "-", "--text", input=json.dumps(messages)).stdout
+    assert "### Instruction:\nResult of the tool:\nNo." in shown
+
+
+@pytest.mark.parametrize("tools", ["[1]", '[{"description": "x"}]', '[{"function": 5}]'])
+def test_what_is_no_tool_is_refused(run: Run, tools: str) -> None:
+    for name in ("chatglm3", "alpaca"):
+        result = run("template", name, "--tools", "-", input=tools)
+        assert result.exit_code == 1
+        assert (
+            result.stderr == "Error: Tool 1 must be an object with a name, and perhaps a description and parameters.\n"
+        )
+
+
+def test_parts_that_are_tokenized_apart_are_one_line(run: Run) -> None:
+    assert [origin for origin, _ in parts(run("template", "chatglm3", "Hi").stdout)] == [
+        "structure",
+        "content",
+        "structure",
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [('{"role": "user"}', "must hold a list of messages"), ("[]", "no message"), ("[1]", "Message 1 is a int"),
