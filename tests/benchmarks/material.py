@@ -72,7 +72,7 @@ def long_prompt(words: int) -> str:
     return text[: words * 4]
 
 
-FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7}
+FILE_TYPES = {"F32": 0, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7}
 """llama.cpp's numbers for whole-file quantizations (``llama_ftype`` in llama.h)."""
 
 

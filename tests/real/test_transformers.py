@@ -127,3 +127,54 @@ def test_eight_requests_half_of_them_with_an_adapter(shared_data: Path) -> None:
         together = [stream.result().text for stream in streams]
     assert together == alone
     assert all(one != other for one, other in zip(alone[::2], alone[1::2], strict=True))
+
+
+QUESTIONS = (
+    "What is the capital of France?", "Name a colour.", "Say hello in Spanish.", "What is 2 + 2?", "Who wrote Hamlet?",
+    "What do bees make?", "Is the sun a star?", "Name an animal.", "What is ice?", "How many days has a week?",
+)  # fmt: skip
+
+
+@pytest.mark.real
+def test_a_quantized_gguf_file_in_two_ways(smollm2_path: Path, tmp_path: Path) -> None:
+    """The same greedy answer, or a first difference that is smaller than what llama.cpp's own rounding makes.
+
+    llama.cpp multiplies Q4_1 weights with inputs that it rounds to eight bits; torch has the weights unpacked. The same
+    weights unpacked in a file of F32 show how much that is.
+    """
+    from tests.benchmarks.material import requantized
+
+    options = LoadOptions(context_length=256, cache_tokens=512, threads=1)
+    ours, theirs = transformers.load(smollm2_path, options), llama_cpp.load(smollm2_path, options)
+    exact = llama_cpp.load(requantized(smollm2_path, "F32", tmp_path), options)
+    assert ours.info.special_tokens == theirs.info.special_tokens
+    same = 0
+    for question in QUESTIONS:
+        special = ours.info.special_tokens
+        turns = [special["<|im_start|>"], *ours.tokenize(f"user\n{question}"), special["<|im_end|>"]]
+        prompt = [*turns, *ours.tokenize("\n"), special["<|im_start|>"], *ours.tokenize("assistant\n")]
+        assert theirs.tokenize(f"user\n{question}") == ours.tokenize(f"user\n{question}")
+        answer, rows = greedy(ours, prompt, 10)
+        unpacked, unpacked_rows = greedy(exact, prompt, 10)
+        rounded, rounded_rows = greedy(theirs, prompt, 10)
+        step = next((step for step in range(10) if answer[step] != unpacked[step]), None)
+        # Of the same numbers both make the same words, but for a half-precision KV cache.
+        if step is not None:
+            assert gap(rows[step]) < 0.05, f"{question}: {step}"
+        step = next((step for step in range(10) if answer[step] != rounded[step]), None)
+        if step is None:
+            same += 1
+            continue
+        rounding = (
+            np.abs(rounded_rows[step] - unpacked_rows[step]).max() if rounded[:step] == unpacked[:step] else np.inf
+        )
+        both = [answer[step], rounded[step]]
+        print(f"{question} step {step}: ours {rows[step][both]}, llama.cpp {rounded_rows[step][both]}, {rounding:.2f}")
+        assert np.abs(rows[step] - rounded_rows[step])[both].max() <= rounding + 0.05
+    print(f"{same} of {len(QUESTIONS)} answers are the same")
+
+
+def gap(row: Any) -> float:
+    """Between the two most probable tokens."""
+    second, first = np.sort(row)[-2:]
+    return float(first - second)
