@@ -11,12 +11,12 @@ import jsonschema
 import numpy as np
 import pytest
 from pydantic import BaseModel
-from tests.unit.constraints.schemas import schemas
 
 from local_llms.backends import llama_cpp
 from local_llms.backends.base import Backend, LoadOptions
 from local_llms.constraints import Compiler, json_document
 from local_llms.models import LoadedModel, load_model
+from tests.unit.constraints.schemas import schemas
 
 pytestmark = pytest.mark.real
 FORMATS = jsonschema.Draft202012Validator.FORMAT_CHECKER
