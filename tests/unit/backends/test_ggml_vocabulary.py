@@ -99,6 +99,14 @@ def test_added_pieces_are_special() -> None:
     assert set(pieces().special_tokens) == {"<unk>", "<s>", "</s>"}
 
 
+def test_an_ordinary_piece_may_have_the_score_of_added_ones() -> None:
+    """LLaMA has one in its middle."""
+    tokens = [UNKNOWN_TEXT, b"", b"", *(bytes([byte]) for byte in range(256)), b"ab", b" "]
+    vocabulary = PieceVocabulary(tokens, [0.0] * 259 + [-1000.0, -1001.0])
+    assert set(vocabulary.special_tokens) == {"<unk>", "<s>", "</s>"}
+    assert vocabulary.tokenize("ab") == [260, 259]
+
+
 def test_a_piece_that_crosses_words() -> None:
     """Then a text is merged as a whole, since a word's beginning is no border."""
     tokens = [UNKNOWN_TEXT, b"", b"", *(bytes([byte]) for byte in range(256)), b"a b", b"a ", b" "]
