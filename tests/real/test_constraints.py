@@ -38,18 +38,22 @@ def model(smollm2_path: Path) -> Iterator[LoadedModel]:
 def test_200_schemas_on_random_logits(backend: Backend):
     """Of 49,152 tokens, the one of the highest random logit among the allowed ones: 200 answers, all valid.
 
-    What may close a text is likelier at every third token, or texts without a bound would go on for thousands.
+    What may close a text is likelier at every third token, and what may close a list or an object at the one behind
+    it; else those without a bound would go on for thousands.
     """
     compiler, chance = Compiler(backend), np.random.default_rng(3)
     ends, size = backend.info.end_ids, backend.info.vocabulary_size
-    closes = np.array([b'"' in backend.token_bytes(token) for token in range(size)], dtype=np.float32)
+    written_as = [backend.token_bytes(token) for token in range(size)]
+    closes_text = np.array([b'"' in data for data in written_as], dtype=np.float32)
+    closes_all = np.array([data[:1] in (b"}", b"]") for data in written_as], dtype=np.float32)
+    favours = [closes_text, closes_all, np.zeros_like(closes_all)]
     for schema in schemas(200):
         matcher = compiler.compile(json_document(schema)).matcher(ends)
         written = b""
         for step in range(3000):
             if matcher.finished:
                 break
-            logits = chance.random(size, dtype=np.float32) + (closes if step % 3 == 0 else 0.0)
+            logits = chance.random(size, dtype=np.float32) + favours[step % 3]
             token = int(np.where(matcher.allowed(), logits, -1.0).argmax())
             if token in ends:
                 break
