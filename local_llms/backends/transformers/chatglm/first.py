@@ -20,6 +20,8 @@ from local_llms.backends.transformers.parts import Parts
 from local_llms.errors import ModelFileError, UnsupportedFeature
 from local_llms.hub.folder_template import template_of_kind
 
+_EMBEDDINGS, _HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+
 _GMASK, _MASK = -3, -4
 """Places of ``[gMASK]`` and ``[MASK]`` among the ids, from ``<sop>``, where a configuration does not name them."""
 
@@ -32,7 +34,8 @@ def load_first(
     Raises ModelFileError, OptionError, MissingDependency, and UnsupportedFeature for a variant with one position.
     """
     place = path / "config.json"
-    sizes = _sizes(config, place)
+    tensors, tied = _without_twin(tensors)
+    sizes = _sizes(config, place, tied=tied)
     start = number(config, "bos_token_id", place)
     gmask, mask = (
         number(config, key, place) if key in config else max(start + offset, 0)
@@ -62,7 +65,15 @@ def load_first(
     )
 
 
-def _sizes(config: Mapping[str, Any], place: Path) -> ChatGLMConfig:
+def _without_twin(tensors: Mapping[str, torch.Tensor]) -> tuple[Mapping[str, torch.Tensor], bool]:
+    """The weights, and whether the output matrix is the embeddings: the published checkpoint stores them twice."""
+    embeddings, head = tensors.get(_EMBEDDINGS), tensors.get(_HEAD)
+    if head is not None and (embeddings is None or not torch.equal(head, embeddings)):
+        return tensors, False
+    return {name: tensor for name, tensor in tensors.items() if name != _HEAD}, True
+
+
+def _sizes(config: Mapping[str, Any], place: Path, *, tied: bool) -> ChatGLMConfig:
     if config.get("position_encoding_2d") is not True:
         raise UnsupportedFeature(f"{place}: only models with position_encoding_2d can be run, and this is none.")
     hidden, heads = number(config, "hidden_size", place), number(config, "num_attention_heads", place)
@@ -79,5 +90,5 @@ def _sizes(config: Mapping[str, Any], place: Path) -> ChatGLMConfig:
         num_attention_heads=heads,
         num_layers=number(config, "num_layers", place, most=1 << 10),
         layernorm_epsilon=epsilon,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
     )

@@ -115,6 +115,7 @@ class ChatGLM(PreTrainedModel):  # type: ignore[misc]
 
     config_class = ChatGLMConfig
     base_model_prefix = "transformer"
+    _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}  # noqa: RUF012 - the library's name
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)

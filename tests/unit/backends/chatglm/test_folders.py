@@ -13,10 +13,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sentencepiece")
 
+from safetensors.numpy import load_file, save_file
+
 from local_llms import backends
 from local_llms.about import describe
 from local_llms.backends import transformers
-from local_llms.backends.base import Backend, BackendInfo, LoadOptions
+from local_llms.backends.base import Backend, BackendInfo, Chunk, LoadOptions
 from local_llms.errors import ModelFileError, UnsupportedFeature
 from local_llms.resolve import choose_template
 from tests.chatglm_files import write_folder, write_pieces, write_ranks
@@ -315,3 +317,19 @@ def test_tokenizers_that_are_missing_or_wrong(later: Path, chatglm_folder: Path,
 def test_neither_the_one_nor_the_other(later: Path) -> None:
     with pytest.raises(ModelFileError, match="describes no ChatGLM"):
         info_of(change(later, padded_vocab_size=None))
+
+
+def test_an_output_matrix_that_is_the_embeddings_is_kept_once(chatglm_folder: Path, tmp_path: Path) -> None:
+    """Stored twice as the published checkpoint has it, or once as the library saves it."""
+    stored = load_file(chatglm_folder / "model.safetensors")
+    rows = []
+    for number, changes in enumerate(({"lm_head.weight": stored["transformer.word_embeddings.weight"]}, {})):
+        tensors = {name: array for name, array in stored.items() if name != "lm_head.weight"}
+        folder = Path(shutil.copytree(chatglm_folder, tmp_path / str(number)))
+        save_file({**tensors, **changes}, folder / "model.safetensors", metadata={"format": "pt"})
+        backend = transformers.load(folder, OPTIONS)
+        assert backend.info.parameters == sum(array.size for array in tensors.values())
+        rows.append(backend.decode([Chunk(0, 0, [20, 21, 1, 2])]).copy())
+        backend.close()
+    np.testing.assert_array_equal(*rows)
+    assert info_of(chatglm_folder).parameters == sum(array.size for array in stored.values())
