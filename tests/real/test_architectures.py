@@ -33,7 +33,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: library.Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=5, max_window_layers=1),
     "qwen3": lambda: library.Qwen3Config(**SIZES, head_dim=8),
     "gemma": lambda: library.GemmaConfig(**SIZES, head_dim=8),
-    "gemma2": lambda: library.Gemma2Config(**SIZES, head_dim=8, sliding_window=5, query_pre_attn_scalar=8),
+    "gemma2": lambda: library.Gemma2Config(**SIZES, head_dim=8, sliding_window=5, attn_logit_softcapping=0.5),
     "phi3": lambda: library.Phi3Config(**SIZES),
     "glm": lambda: library.GlmConfig(**SIZES, head_dim=8),
     "glm4": lambda: library.Glm4Config(**SIZES, head_dim=8),
@@ -124,6 +124,24 @@ def test_every_architecture_that_is_believed_is_tested() -> None:
 def test_what_cannot_be_driven_is_refused(config: Callable[[], Any], tmp_path: Path) -> None:
     write(tmp_path, config())
     with pytest.raises(UnsupportedFeature, match="GGUF"):
+        transformers.load(tmp_path, LoadOptions(threads=1))
+
+
+def test_an_untested_architecture_that_computes_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from local_llms.backends.transformers.attention import PackedAttention
+
+    write(tmp_path, CONFIGS["olmo2"]())
+    attend = PackedAttention.attend
+    monkeypatch.setattr(
+        PackedAttention,
+        "attend",
+        lambda self, layer, query, key, value, scale, **options: attend(
+            self, layer, query, key, value, scale / 2, **options
+        ),
+    )
+    with pytest.raises(UnsupportedFeature, match="side by side"):
         transformers.load(tmp_path, LoadOptions(threads=1))
 
 

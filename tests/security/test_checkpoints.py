@@ -346,5 +346,11 @@ def test_damage_is_a_typed_error(folder: Path, name: str) -> None:
     assert str(folder.parent) in str(caught.value), "the error does not name the file"
 
 
+def test_too_many_layers_are_refused_before_they_are_built(folder: Path) -> None:
+    change(folder / CONFIG, num_hidden_layers=900)
+    with pytest.raises(ModelFileError, match="900 layers"):
+        transformers.load(folder, ONE_THREAD)
+
+
 def test_there_are_enough_damages() -> None:
     assert len(DAMAGES) >= 80

@@ -21,20 +21,19 @@ from local_llms.hub.peft import PeftAdapter, read_peft
 def merge(path: Path, model: nn.Module) -> None:
     """Make a PEFT folder a part of a loaded model. Raises AdapterError where it does not fit it."""
     adapter = read_peft(path, extra=EXTRA)
-    own = {find_module(path, model, name.rpartition(".")[0]) for name in adapter.whole}
     for name, stored in adapter.whole.items():
-        _replace(adapter, model, name, stored, own)
+        _replace(adapter, model, name, stored)
     _check_vocabulary(path, model)
     for module, change in low_ranks(adapter, model).items():
         _add(module, change)
 
 
 @torch.no_grad()
-def _replace(adapter: PeftAdapter, model: nn.Module, name: str, stored: str, own: set[nn.Module]) -> None:
+def _replace(adapter: PeftAdapter, model: nn.Module, name: str, stored: str) -> None:
     """Put a whole weight in the place of the model's; only a vocabulary may have another size.
 
-    The output weights are often the embeddings themselves, and stay that unless both are among the modules ``own`` that
-    the adapter replaces.
+    The output weights are often the embeddings themselves. Then both are replaced, unless the adapter has others for
+    the outputs, before or after.
     """
     owner, _, kind = name.rpartition(".")
     module = find_module(adapter.path, model, owner)
@@ -50,8 +49,8 @@ def _replace(adapter: PeftAdapter, model: nn.Module, name: str, stored: str, own
             f"{adapter.path} was made for another model: {name} has the shape {tuple(new.shape)} there and "
             f"{tuple(old.shape)} here."
         )
-    ends = [end for end in (_embeddings(model), _head(model)) if end is not None and end not in own]
-    for each in (module, *(end for end in ends if rows and end.weight is old)):
+    ends = [end for end in (_embeddings(model), _head(model)) if end is not None and rows and end.weight is old]
+    for each in (module, *ends):
         setattr(each, kind, nn.Parameter(new, requires_grad=False))
         _tell_rows(each, len(new))
 
