@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Sys
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 
-from local_llms.errors import ContextOverflow, EmptyPrompt, UnsupportedFeature
+from local_llms.errors import ContextOverflow, EmptyPrompt, OptionError, UnsupportedFeature
 from local_llms.langchain import ChatAlpaca, ChatLocal, LocalLLM
 from local_llms.testing.scripted import echo_script
 from tests.unit.langchain.conftest import ANSWER, text
@@ -126,6 +126,19 @@ def test_log_probabilities(scripted):
     assert [item["top_logprobs"] for item in whole] == [[]] * 4
     assert all(item["logprob"] < 0 for item in whole)
     assert "logprobs" not in llm.invoke("Hi", logprobs=False).response_metadata
+
+
+def test_the_most_probable_tokens(scripted):
+    llm = ChatLocal(model=scripted("Hé"), temperature=0)
+    content = llm.invoke("Hi", top_logprobs=2).response_metadata["logprobs"]["content"]
+    assert [item["top_logprobs"][0]["bytes"] for item in content] == [item["bytes"] for item in content]
+    assert all(len(item["top_logprobs"]) == 2 for item in content)
+    chunks = list(llm.stream("Hi", top_logprobs=2))
+    assert sum(chunks[1:], chunks[0]).response_metadata["logprobs"]["content"] == content
+    with pytest.raises(OptionError, match="top_logprobs"):
+        llm.invoke("Hi", top_logprobs=21)
+    (generation,) = LocalLLM(model=scripted("Hé"), top_logprobs=2).generate(["Hi"]).generations[0]
+    assert [len(likely) for likely in generation.generation_info["logprobs"]["top_logprobs"]] == [2] * 4
 
 
 def test_log_probabilities_of_an_llm(scripted):

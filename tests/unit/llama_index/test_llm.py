@@ -200,6 +200,9 @@ async def test_log_probabilities(scripted):
     assert all(entry.logprob < 0 for (entry,) in whole.logprobs)
     pieces = [piece async for piece in await llm.astream_complete("Hi", logprobs=True)]
     assert [entry for piece in pieces for entry in piece.logprobs or []] == whole.logprobs
+    likely = llm.complete("Hi", top_logprobs=3, temperature=0).logprobs
+    assert [entries[0].token for entries in likely] == ["a", "b", "c", "</s>"]
+    assert all(len(entries) == 3 for entries in likely)
     assert llm.complete("Hi").logprobs is None
 
 
