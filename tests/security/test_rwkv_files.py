@@ -116,6 +116,20 @@ def test_hostile_files_of_rwkv_cpp(name: str, tmp_path: Path) -> None:
         rwkv.load(path, OPTIONS)
 
 
+def test_sound_files_but_for_one_thing(version: str, tmp_path: Path) -> None:
+    old = write_ggmf(tmp_path / "old.bin", make(version), "Q8_0", file_version=100)
+    with pytest.raises(ModelFileError, match="before May 2023"):
+        rwkv.load(old, OPTIONS)
+    twice = write_ggmf(tmp_path / "twice.bin", make(version))
+    twice.write_bytes(twice.read_bytes() + EMBEDDING)
+    with pytest.raises(ModelFileError, match=r"emb\.weight comes twice"):
+        rwkv.load(twice, OPTIONS)
+    layers = write_ggmf(tmp_path / "layers.bin", make(version))
+    layers.write_bytes(header(layers=1) + layers.read_bytes()[24:])
+    with pytest.raises(ModelFileError, match="another number of them"):
+        rwkv.load(layers, OPTIONS)
+
+
 WRONG: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "a weight is missing": lambda t: t.pop("blocks.0.att.key.weight"),
     "a norm is missing": lambda t: t.pop("ln_out.bias"),

@@ -160,10 +160,9 @@ def _corrected_piece(
     keys, corrections = (key * grown).transpose(-1, -2), (towards * grown).transpose(-1, -2)
     looks, reads = away * (until - log_decay).exp(), receptance * until.exp()
     found = looks @ state + (looks @ keys).tril_(-1) @ value
-    itself = torch.eye(found.shape[-2], dtype=found.dtype, device=found.device)
-    seen: torch.Tensor = torch.linalg.solve_triangular(
-        itself - (looks @ corrections).tril_(-1), found, upper=False, unitriangular=True
-    )
+    # Of the matrix that is solved for, the diagonal is one: it is not looked at.
+    effects = (looks @ corrections).tril_(-1).neg_()
+    seen: torch.Tensor = torch.linalg.solve_triangular(effects, found, upper=False, unitriangular=True)
     result = reads @ state + (reads @ keys).tril_() @ value + (reads @ corrections).tril_() @ seen
     state.add_(keys @ value + corrections @ seen).mul_(until[..., -1:, :].exp().transpose(-1, -2))
     return result

@@ -61,6 +61,15 @@ def test_sequences_cost_one_state_each_wherever_they_are(backend: Backend) -> No
     assert backend.state_bytes == 0
 
 
+def test_a_copy_does_not_change_while_its_source_goes_on(backend: Backend) -> None:
+    read(backend, 0, 10)
+    backend.copy(0, 1, 10)
+    for place in range(10, 14):
+        backend.decode([Chunk(0, place, [place])])
+    expected = alone(backend, [*range(10), 7])
+    np.testing.assert_allclose(backend.decode([Chunk(1, 10, [7])])[0], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_sequences_join_and_leave_in_any_order(backend: Backend) -> None:
     """Each always computes what it would alone."""
     chance = random.Random(3)
