@@ -44,6 +44,7 @@ TRIMMING = {
     "gemma",
     "gemma-3",
     "llama-2",
+    "llama-3.1",
     "llama-3",
     "rwkv-g1",
     "rwkv-g1-think",
