@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from local_llms.errors import ChecksumMismatch, DownloadError, MissingDependency, ModelFileError
+from local_llms.errors import ChecksumMismatch, DownloadError, MissingDependency, ModelFileError, OfflineError
 from local_llms.hub.cache import Record, Slot
 from local_llms.hub.gguf_check import check_gguf
 from local_llms.hub.hf_ask import HubFile, ask_file, ask_listing
@@ -40,12 +40,8 @@ class HubFetch:
         is.
         """
         commit = self.repository.commit(self.source.revision)
-        if commit is None:
-            return None
-        if self.source.file is not None:
-            return self._good(commit, Selection(all_parts(self.source.file)))
-        noted = read_note(self.repository, commit, self.want)
-        return None if noted is None else self._good(commit, noted)
+        selection = None if commit is None else self._fetched(commit)
+        return None if commit is None or selection is None else self._good(commit, selection)
 
     def found(self) -> Path | None:
         """``here``, or else the one model that the files in the cache are, whoever fetched them."""
@@ -69,11 +65,13 @@ class HubFetch:
                 return here
             try:
                 files, selection = self._ask(progress or default_progress())
-            except (DownloadError, MissingDependency):
+            except (DownloadError, MissingDependency) as error:
                 found = None if refresh else self.found()
-                if found is None:
-                    raise
-                return found
+                if found is not None:
+                    return found
+                if isinstance(error, OfflineError) and self._is_damaged():
+                    raise OfflineError(f"{error} What is here under that name is damaged.") from None
+                raise
             return self._bring(files, selection, progress or default_progress())
 
     def slot(self, pointer: Path, file: str, etag: str | None = None) -> Slot:
@@ -137,6 +135,21 @@ class HubFetch:
                 write_note(self.repository, commit, self.want, selection)
             self._remember_revision(commit)
         return here
+
+    def _fetched(self, commit: str) -> Selection | None:
+        """The files that were fetched, as far as that is known without looking for them."""
+        if self.source.file is not None:
+            return Selection(all_parts(self.source.file))
+        return read_note(self.repository, commit, self.want)
+
+    def _is_damaged(self) -> bool:
+        """Whether the files are here, and not as they should be."""
+        commit = self.repository.commit(self.source.revision)
+        selection = None if commit is None else self._fetched(commit)
+        if commit is None or selection is None:
+            return False
+        files = [self.repository.pointer(commit, file) for file in selection.files]
+        return any(file.is_file() for file in files) and self._good(commit, selection) is None
 
     def _good(self, commit: str, selection: Selection, *, recorded_only: bool = False) -> Path | None:
         """Where the model is, if all its files are here and good. Hashes those that changed since they were seen."""

@@ -179,6 +179,20 @@ def test_offline(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, variable: str) -
     assert fetch_named(parse_hub_name(NAME), refresh=True) == path
 
 
+@pytest.mark.parametrize("file", [FILE, None])
+def test_a_damaged_file_without_a_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, file: str | None) -> None:
+    name = parse_hub_name(NAME if file is None else f"{NAME}:{file}")
+    path = fetch_named(name)
+    path.resolve().write_bytes(path.read_bytes()[:1000])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OfflineError, match=r"HF_HUB_OFFLINE is set\. .* What is here under that name is damaged\."):
+        fetch_named(name)
+    path.unlink()
+    with pytest.raises(OfflineError) as caught:
+        fetch_named(name)
+    assert "damaged" not in str(caught.value)
+
+
 def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@127.0.0.1:9")
