@@ -27,7 +27,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 # ruff: noqa: S101 (these are tests)
 
@@ -142,7 +142,7 @@ class LLMContract:
 class Colour(BaseModel):
     """A colour."""
 
-    name: str
+    name: str = Field(max_length=20)
     bright: bool
 
 
