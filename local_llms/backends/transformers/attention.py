@@ -80,32 +80,22 @@ class PackedAttention:
         """See ``Attention.attend``."""
         keys, values = self._keep(layer, key, value)
         groups = self._groups
-        result = (
-            None
-            if len(groups) == 1 and groups[0].whole
-            else query.new_empty(self._count, query.shape[1], values.shape[2])
-        )
-        for group in groups:
+
+        def of(group: _Reading) -> torch.Tensor:
+            k, v = self._read(group, layer, keys, values)
             rows = query if group.whole else query[group.rows]
-            k, v = group.read(keys), group.read(values)
-            if self._prefix is not None:
-                k = _with_prefix(self._prefix.keys[layer], k)
-                v = _with_prefix(self._prefix.values[layer], v)
-            found = _attend(rows, k, v, group.mask(query.shape[1] // k.shape[1], window), scale, softcap)
-            if result is None:
-                return found
-            result[group.rows] = found
-        if result is None:
-            raise ValueError("a call without tokens")
+            return _attend(rows, k, v, group.mask(query.shape[1] // k.shape[1], window), scale, softcap)
+
+        if len(groups) == 1 and groups[0].whole:
+            return of(groups[0])
+        result = query.new_empty(self._count, query.shape[1], values.shape[2])
+        for group in groups:
+            result[group.rows] = of(group)
         return result
 
     def exchange(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``Attention.exchange``."""
-        keys, values = self._keep(layer, key, value)
-        k, v = self._all.read(keys), self._all.read(values)
-        if self._prefix is not None:
-            k = _with_prefix(self._prefix.keys[layer], k)
-            v = _with_prefix(self._prefix.values[layer], v)
+        k, v = self._read(self._all, layer, *self._keep(layer, key, value))
         return k[0].transpose(0, 1), v[0].transpose(0, 1)
 
     def visible(self) -> torch.Tensor:
@@ -115,6 +105,15 @@ class PackedAttention:
     @cached_property
     def _all(self) -> _Reading:
         return _Reading(everything(self._spans), self._before, self._store.device, self._count)
+
+    def _read(
+        self, group: _Reading, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a group reads of a layer's cells, behind the prefix where there is one."""
+        k, v = group.read(keys), group.read(values)
+        if self._prefix is None:
+            return k, v
+        return _with_prefix(self._prefix.keys[layer], k), _with_prefix(self._prefix.values[layer], v)
 
     def _keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new tokens' keys and values; all cells' of that layer."""
