@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -152,6 +153,7 @@ class LoadedModel:
         Raises EmptyPrompt, ContextOverflow, TemplateError, ConstraintError, UnsupportedFeature, OptionError,
         UnknownOption, MissingDependency, EngineBusy or EngineClosed.
         """
+        check_names("generate()", options, dict.fromkeys((*CallOptions.model_fields, *_OWN_NAMES)))
         call = CallOptions.parse("generate()", options)
         use = ToolUse.of(tools, tool_choice, parallel_tool_calls)
         with self._use() as engine:
@@ -369,6 +371,10 @@ class LoadedModel:
         if self._card is not None:
             return dict(self._card.sampling)
         return dict(find_family(self._family).sampling) if self._family is not None else {}
+
+
+_OWN_NAMES = tuple(signature(LoadedModel.submit).parameters)[2:-1]
+"""What ``submit`` takes beside the fields of ``CallOptions``, so that a misspelt one finds it."""
 
 
 def _load_again(model: ModelName | None, family: str | None, loading: dict[str, Any]) -> LoadedModel:

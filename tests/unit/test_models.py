@@ -206,6 +206,7 @@ def test_a_full_queue_is_a_typed_error(model: ScriptedModel) -> None:
         ({"top_p": 0}, OptionError, "top_p"),
         ({"stop": ["a", ""]}, OptionError, "stop"),
         ({"temprature": 0.5}, UnknownOption, "'temperature'"),
+        ({"choise": ["a"]}, UnknownOption, "'choices'"),
         ({"template": "chat-ml"}, ModelNotFound, "'chatml'"),
     ],
 )
