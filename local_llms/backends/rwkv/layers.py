@@ -65,9 +65,9 @@ def linear(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GatedChannelMix:
-    """Versions 4 to 6: squared ReLU, gated by a receptance. ``key_mix`` and ``gate_mix``: how much of x, of before.
+    """Versions 4 to 6: squared ReLU, gated by a receptance.
 
-    Version 4 and 5 store how much of x is taken, 6 and 7 how much of the one before: hence ``NAMES``.
+    ``key_mix`` and ``gate_mix``: how much of the token before is taken. Versions 4 and 5 store how much is not.
     """
 
     key_mix: torch.Tensor
