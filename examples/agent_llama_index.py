@@ -21,7 +21,13 @@ def opening_hours(day: Literal["weekday", "sunday"]) -> str:
 async def ask(question: str) -> tuple[str, list[ToolCallResult]]:
     with LocalLLM(temperature=0, max_tokens=120) as model:
         # A very small model talks rather than calls, so the first step must be a call.
-        agent = FunctionAgent(tools=[price, opening_hours], llm=model, initial_tool_choice="required")
+        # One that may call several tools at once repeats itself.
+        agent = FunctionAgent(
+            tools=[price, opening_hours],
+            llm=model,
+            initial_tool_choice="required",
+            allow_parallel_tool_calls=False,
+        )
         running = agent.run(question)
         calls = [event async for event in running.stream_events() if isinstance(event, ToolCallResult)]
         return str(await running), calls

@@ -37,6 +37,8 @@ QUESTION = "Name a colour."
 class LLMContract:
     """Texts and conversations, whole and in pieces, sync and async."""
 
+    same_in_batches: bool = True
+    """Whether a greedy answer is the same to the letter whatever is computed beside it."""
     tells_usage: bool = True
     """Whether ``raw["usage"]`` of an answer counts its tokens."""
 
@@ -103,7 +105,9 @@ class LLMContract:
         questions = [f"{QUESTION} {number}" for number in range(8)]
         alone = [llm.complete(question).text for question in questions]
         together = await asyncio.gather(*(llm.acomplete(question) for question in questions))
-        assert [answer.text for answer in together] == alone
+        if self.same_in_batches:
+            assert [answer.text for answer in together] == alone
+        assert all(answer.text for answer in together)
 
     def test_a_stream_may_be_left(self, llm: LLM) -> None:
         """And the model goes on to answer others."""
