@@ -21,7 +21,7 @@ from local_llms.models import load_model
 
 MODEL = "smollm2-135m-instruct"
 LOADING = {"context_length": 2048, "max_parallel": 4}
-GREEDY = {"temperature": 0, "repetition_penalty": 1.05, "max_tokens": 200}
+GREEDY = {"temperature": 0, "repetition_penalty": 1.05, "presence_penalty": 1.0, "max_tokens": 200}
 """Without a little penalty, so small a model may say the same again and again."""
 
 
