@@ -15,7 +15,9 @@ def describe(start: bytes) -> str | None:
     if start.startswith(b"version https://git-lfs"):
         return 'It is a pointer of git-lfs, not the model: run "git lfs pull" in that repository.'
     if magic in (b"lmgg", b"fmgg", b"tjgg", b"algg", b"ggml"):
-        return "It is in GGML, the format of 2023: without backend= it goes to ctransformers. Better look for it as GGUF."
+        return (
+            "It is in GGML, the format of 2023: without backend= it goes to ctransformers. Better look for it as GGUF."
+        )
     if magic == b"FUGG":
         return "Its bytes are in big-endian order: look for the little-endian file of this model."
     if start.startswith(b"PK\x03\x04"):
