@@ -27,8 +27,9 @@ async def ask(question: str) -> tuple[str, list[ToolCallResult]]:
             llm=model,
             initial_tool_choice="required",
             allow_parallel_tool_calls=False,
+            early_stopping_method="generate",
         )
-        running = agent.run(question)
+        running = agent.run(question, max_iterations=3)
         calls = [event async for event in running.stream_events() if isinstance(event, ToolCallResult)]
         return str(await running), calls
 
