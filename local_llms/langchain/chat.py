@@ -304,7 +304,8 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         ``schema``: a pydantic model, whose instances come back, or a TypedDict or JSON Schema, for dictionaries.
 
         ``method``: "json_schema" shows the model the schema and holds the answer to it; "function_calling" has the
-        model call a tool of that schema; "json_mode" holds it to any JSON object, so that the prompt must say which.
+        model call a tool of that schema; "json_mode" holds it to the schema without showing it, so that the prompt
+        must say what is wanted; without a schema it holds it to any JSON object.
         ``strict`` changes nothing: the answer is valid in any case. It raises AnswerCut where ``max_tokens`` or the
         context cut it.
 

@@ -42,7 +42,7 @@ def structured(
         if method == "json_schema":
             asked = {"schema": _json_schema(_needed(schema, method)), "schema_in_prompt": True}
         else:
-            asked = {"schema": {"type": "object"}}
+            asked = {"schema": {"type": "object"} if schema is None else _json_schema(schema)}
         parser = PydanticOutputParser(pydantic_object=schema) if is_basemodel_subclass(schema) else JsonOutputParser()
     else:
         raise OptionError(f"method={method!r}: there are json_schema, function_calling and json_mode.")

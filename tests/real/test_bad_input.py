@@ -89,7 +89,7 @@ def test_a_template_that_refuses(model: LoadedModel) -> None:
     from local_llms.types import Message
 
     with pytest.raises(TemplateError):
-        model.generate([Message("tool", "42")], template="alpaca")
+        model.generate([Message("nobody", "42")], template="alpaca")
 
 
 def test_embeddings_and_text_are_told_apart(model: LoadedModel) -> None:

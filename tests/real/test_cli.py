@@ -129,7 +129,13 @@ def test_an_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_an_interrupt_ends_with_130() -> None:
     command = [*PROGRAM, "complete", "Write a long story about a lighthouse.", "-n", "4000"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A shell's background job ignores interrupts, and so would its children.
+    heeding = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, heeding)
+    with process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(1), "nothing was written"

@@ -26,6 +26,7 @@ class _ThreadState(threading.local):
     depth = 0
     errors: list[str]
     last_was_error = False
+    handing_on = False
 
 
 _state = _ThreadState()
@@ -59,20 +60,29 @@ class Listening:
 
 
 def install() -> None:
-    """Route llama.cpp's messages, once in a process. Called when the first model is loaded, never at import."""
-    global _earlier
+    """Route llama.cpp's messages. Called when a model is loaded, never at import: others may have set theirs since."""
+    global _earlier, _earlier_data
     with _lock:
-        if _earlier is None:
-            found = lib.llama_log_callback()
-            lib.llama_log_get(ctypes.byref(found), ctypes.byref(_earlier_data))
-            _earlier = found
+        found, data = lib.llama_log_callback(), ctypes.c_void_p()
+        lib.llama_log_get(ctypes.byref(found), ctypes.byref(data))
+        if _address(found) != _address(_callback):
+            _earlier, _earlier_data = found, data
             lib.llama_log_set(_callback, None)
+
+
+def _address(callback: Any) -> int | None:
+    return ctypes.cast(callback, ctypes.c_void_p).value
 
 
 def _receive(level: int, text: bytes, data: int | None) -> None:
     if not _state.depth:
-        if _earlier:
-            _earlier(level, text, _earlier_data)
+        # Whoever set the one before may hand everything on to this one.
+        if _earlier and not _state.handing_on:
+            _state.handing_on = True
+            try:
+                _earlier(level, text, _earlier_data)
+            finally:
+                _state.handing_on = False
         return
     line = text.decode("utf-8", "replace").rstrip()
     is_error = level == _ERROR or (level == _CONTINUED and _state.last_was_error)

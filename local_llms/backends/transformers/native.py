@@ -9,6 +9,7 @@ mask that tells which of them belong to whom.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, Protocol, cast
 
 import torch
@@ -73,7 +74,7 @@ class NativeNetwork:
         if self._replaces:
             arguments.update(use_cache=False, packed=attention)
         else:
-            arguments.update(_gathered(attention, next(self.module.parameters()).dtype))
+            arguments.update(_gathered(self.module, attention))
         logits: torch.Tensor = self._model(**arguments).logits[0]
         return logits
 
@@ -125,7 +126,7 @@ def packed_attention(
     return found[None], None
 
 
-def _gathered(attention: Attention, dtype: torch.dtype) -> dict[str, Any]:
+def _gathered(model: torch.nn.Module, attention: Attention) -> dict[str, Any]:
     """Arguments for a model that computes attention itself."""
     from transformers import Cache
 
@@ -138,10 +139,16 @@ def _gathered(attention: Attention, dtype: torch.dtype) -> dict[str, Any]:
             keys, values = attention.exchange(layer_idx, key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
             return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
 
+    dtype = next(model.parameters()).dtype
     visible = attention.visible()
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     mask.masked_fill_(~visible, torch.finfo(dtype).min)
-    return {"past_key_values": Gathered(layers=[]), "use_cache": True, "attention_mask": mask[None, None]}
+    return {_cache_name(model): Gathered(layers=[]), "use_cache": True, "attention_mask": mask[None, None]}
+
+
+def _cache_name(model: torch.nn.Module) -> str:
+    """The argument that takes a cache: "past_key_values" is being renamed, one architecture after the other."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 class _Probe:

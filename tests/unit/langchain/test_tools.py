@@ -176,6 +176,8 @@ def test_whatever_the_model_says_it_is_an_instance():
 def test_json_mode():
     with chat('{"name": "Ann", "more": [1]}') as llm:
         assert llm.with_structured_output(None, method="json_mode").invoke("Who?") == {"name": "Ann", "more": [1]}
+    with chat("I would rather not.", max_tokens=900) as llm:
+        assert isinstance(llm.with_structured_output(Person, method="json_mode").invoke("Who?"), Person)
 
 
 def test_the_raw_answer_too():
