@@ -201,6 +201,33 @@ def test_a_callback_that_was_there_keeps_its_own_messages(tiny_models: dict[str,
     assert (done.stdout, done.stderr, done.returncode) == ("0 True\n", "", 0)
 
 
+def test_it_says_why_although_somebody_set_a_callback_since(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "nonsense.gguf"
+    path.write_bytes(tiny_models["mamba"].read_bytes().replace(b"\5\0\0\0\0\0\0\0mamba", b"\5\0\0\0\0\0\0\0zebra"))
+    done = python(
+        f"""
+        import llama_cpp.llama_cpp as lib
+        from pathlib import Path
+        from local_llms.backends import llama_cpp
+        from local_llms.backends.base import LoadOptions
+        from local_llms.errors import ModelLoadError
+        backend = llama_cpp.load(Path({str(tiny_models["llama"])!r}), LoadOptions(threads=1))
+        ours = lib.llama_log_callback()
+        lib.llama_log_get(lib.ctypes.byref(ours), lib.ctypes.byref(lib.ctypes.c_void_p()))
+        # Theirs hands everything on to ours, and ours to theirs.
+        theirs = lib.llama_log_callback(lambda level, text, data: ours(level, text, data))
+        lib.llama_log_set(theirs, None)
+        try:
+            llama_cpp.load(Path({str(path)!r}), LoadOptions(threads=1))
+        except ModelLoadError as error:
+            print("zebra" in str(error))
+        model = lib.llama_model_load_from_file({os.fsencode(tiny_models["llama"])!r}, lib.llama_model_default_params())
+        lib.llama_model_free(model)
+        """
+    )
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
 def test_leaving_while_a_thread_computes(tiny_models: dict[str, Path]) -> None:
     """The interpreter ends in order: no crash, nothing said."""
     done = python(
