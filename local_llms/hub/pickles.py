@@ -148,7 +148,7 @@ def peek(path: Path, limit: int = 1 << 22) -> bytes:
         with path.open("rb") as file:
             start = file.read(limit)
             return start if start[:1] == b"\x80" else b""
-    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError):
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError):
         return b""
 
 
@@ -172,7 +172,7 @@ def _check_archive(path: Path) -> bool:
             wrong = archive.testzip()
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
-    except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
         raise _bad(path, str(error)) from error
     if wrong is not None:
         raise _bad(path, f"its member {wrong} does not have the checksum that was written with it")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 """Types of tokens (ggml-org/llama.cpp: include/llama.h, ``llama_token_type``)."""
 
-_REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
+_REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What the library raises for a file that it cannot translate."""
 
 
