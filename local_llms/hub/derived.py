@@ -34,12 +34,26 @@ def derived(sources: Sequence[Path], recipe: str, suffix: str, make: Callable[[P
     first = sources[0]
     origin = hashlib.sha256(" ".join([recipe, *map(content_digest, sources)]).encode()).hexdigest()
     name = f"{first.stem}-{recipe}-{origin[:12]}"
+    return keep(name, f"{first.stem}-{recipe}{suffix}", origin, lambda: make, size=size)
+
+
+def keep(
+    name: str, file_name: str, origin: str, prepare: Callable[[], Callable[[Path], None]], *, size: int = 0
+) -> Path:
+    """A file in the cache's folder ``name``, made where it is not there yet.
+
+    ``origin`` tells what it is made from: a file of another one does not count. ``prepare`` looks at the sources and
+    gives the function that writes the file to a path; what it raises leaves nothing behind. ``size`` as in ``derived``.
+    Raises what both raise, and DownloadError.
+    """
     folder = cache_dir() / "models" / name
-    target = folder / f"{first.stem}-{recipe}{suffix}"
+    target = folder / file_name
     slot = Slot(target, target.with_name(f"{target.name}.verified.json"), origin, None)
     with storage_errors(name, folder, HOME_VARIABLE):
         if slot.is_good():
             return target
+    make = prepare()
+    with storage_errors(name, folder, HOME_VARIABLE):
         folder.mkdir(parents=True, exist_ok=True)
         with file_lock(folder / ".lock"):
             if not slot.is_good():

@@ -12,21 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import struct
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local_llms.errors import MissingDependency, ModelFileError
-from local_llms.hub.cache import Slot, sync_file
-from local_llms.hub.lock import file_lock
-from local_llms.hub.storage import storage_errors
-from local_llms.paths import HOME_VARIABLE, cache_dir
+from local_llms.hub.derived import keep
 
 if TYPE_CHECKING:
     import torch
@@ -85,20 +81,12 @@ def as_safetensors(path: Path, *, extra: str) -> Path:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
     origin = hashlib.sha256(f"{_LAYOUT} {real} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     name = f"{path.stem}-{origin[:12]}"
-    folder = cache_dir() / "models" / name
-    target = folder / f"{path.stem}.safetensors"
-    slot = Slot(target, target.with_name(f"{target.name}.verified.json"), origin, None)
-    with storage_errors(name, folder, HOME_VARIABLE):
-        if slot.is_good():
-            return target
-    # Whatever the file's fault is, no folder is made for it.
-    tensors, left_out = read_pickle(path, extra=extra)
-    with storage_errors(name, folder, HOME_VARIABLE):
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / ".lock"):
-            if not slot.is_good():
-                _write(slot, tensors, {LEFT_OUT: json.dumps(left_out)})
-    return target
+
+    def prepare() -> Callable[[Path], None]:
+        tensors, left_out = read_pickle(path, extra=extra)
+        return partial(_write, tensors, {LEFT_OUT: json.dumps(left_out)})
+
+    return keep(name, f"{path.stem}.safetensors", origin, prepare)
 
 
 def read_pickle(path: Path, *, extra: str) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -179,19 +167,11 @@ def _check_archive(path: Path) -> bool:
     return True
 
 
-def _write(slot: Slot, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file beside its place, and move it there once it is on the disk."""
-    number, draft_name = tempfile.mkstemp(prefix=".partial-", dir=slot.path.parent)
-    draft, hasher = Path(draft_name), hashlib.sha256()
-    try:
-        with os.fdopen(number, "wb") as file:
-            for part in _parts(tensors, metadata):
-                hasher.update(part)
-                file.write(part)
-        sync_file(draft)
-        slot.accept(draft, hasher.hexdigest())
-    finally:
-        draft.unlink(missing_ok=True)
+def _write(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], target: Path) -> None:
+    """Write a safetensors file."""
+    with target.open("wb") as file:
+        for part in _parts(tensors, metadata):
+            file.write(part)
 
 
 def _parts(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:

@@ -9,9 +9,8 @@ Facts from llama.cpp's convert_lora_to_gguf.py and convert_hf_to_gguf.py.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_llms.errors import AdapterError, MissingDependency, ModelFileError
-from local_llms.hub.cache import Slot, digest, sync_file
+from local_llms.hub.derived import keep
 from local_llms.hub.gguf import GGUFHeader, TensorInfo
-from local_llms.hub.lock import file_lock
 from local_llms.hub.peft import CONFIG, LoraModule, PeftAdapter, read_peft
-from local_llms.hub.storage import storage_errors
-from local_llms.paths import HOME_VARIABLE, cache_dir
 
 Matrix = NDArray[np.float32]
 Pair = tuple[Matrix, Matrix]
@@ -46,20 +42,12 @@ def converted(path: Path, base: GGUFHeader, weights: Mapping[str, TensorInfo]) -
     _check(adapter, base)
     origin = _origin(adapter, base)
     name = f"{path.name}-{origin[:12]}"
-    folder = cache_dir() / "models" / name
-    target = folder / f"{path.name}.gguf"
-    slot = Slot(target, target.with_name(f"{target.name}.verified.json"), origin, None)
-    with storage_errors(name, folder, HOME_VARIABLE):
-        if slot.is_good():
-            return target
-    # Whatever does not fit, no folder is made for it.
-    pairs = _pairs(adapter, base, weights)
-    with storage_errors(name, folder, HOME_VARIABLE):
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / ".lock"):
-            if not slot.is_good():
-                _write(slot, base.architecture, pairs)
-    return target
+    return keep(
+        name,
+        f"{path.name}.gguf",
+        origin,
+        lambda: partial(_write, base.architecture, _pairs(adapter, base, weights)),
+    )
 
 
 def _check(adapter: PeftAdapter, base: GGUFHeader) -> None:
@@ -200,24 +188,15 @@ def _library() -> Any:
     return gguf
 
 
-def _write(slot: Slot, architecture: str, pairs: Mapping[str, Pair]) -> None:
-    """Write the file beside its place, and move it there once it is on the disk."""
-    gguf = _library()
-    number, draft_name = tempfile.mkstemp(prefix=".partial-", dir=slot.path.parent)
-    os.close(number)
-    draft = Path(draft_name)
-    try:
-        writer = gguf.GGUFWriter(draft, architecture)
-        writer.add_type("adapter")
-        writer.add_string("adapter.type", "lora")
-        for name, (a, b) in pairs.items():
-            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
-            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        sync_file(draft)
-        slot.accept(draft, digest(draft))
-    finally:
-        draft.unlink(missing_ok=True)
+def _write(architecture: str, pairs: Mapping[str, Pair], target: Path) -> None:
+    """Write the file."""
+    writer = _library().GGUFWriter(target, architecture)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    for name, (a, b) in pairs.items():
+        writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
+        writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

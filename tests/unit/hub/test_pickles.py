@@ -165,7 +165,7 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("local_llms.hub.pickles.sync_file", full)
+        patch.setattr("local_llms.hub.derived.sync_file", full)
         with pytest.raises(DownloadError, match="no room"):
             as_safetensors(path, extra="x")
     assert not list(cache_dir().rglob("*.safetensors"))
