@@ -17,9 +17,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from local_llms.errors import ModelFileError
+from local_llms.hub.bounded import BoundedReader
 from local_llms.hub.foreign import PROBE_BYTES, describe
 from local_llms.hub.gguf_types import TENSOR_TYPES, TensorType
 
@@ -48,7 +49,6 @@ OLD_TYPES = {
 QUANTIZATION_FACTOR = 1000
 """A ``ggml`` file of GPT-NeoX or GPT-J has the version of the quantizations times this added to its file type."""
 
-_AGAIN = "It is truncated or damaged: fetch it again."
 _BLOCK = 1 << 20
 
 
@@ -155,31 +155,10 @@ def read_ggml(path: str | os.PathLike[str]) -> GGMLHeader:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-class _Reader:
-    """A position in a file that never reads past the end that was measured first."""
+class _Reader(BoundedReader):
+    """A position in a GGML file."""
 
-    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
-        self.file, self.path, self.size, self.at = file, path, size, 0
-
-    @property
-    def left(self) -> int:
-        return self.size - self.at
-
-    def fail(self, what: str, advice: str = _AGAIN) -> ModelFileError:
-        return ModelFileError(f"{self.path} is not a sound GGML file: {what}. {advice}")
-
-    def seek(self, position: int) -> None:
-        self.file.seek(position)
-        self.at = position
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > self.left:
-            raise self.fail(f"{what} needs {count} bytes, and {self.left} are left")
-        data = self.file.read(count)
-        if len(data) != count:
-            raise self.fail(f"it became shorter while {what} was read")
-        self.at += count
-        return data
+    format = "GGML"
 
     def integers(self, count: int, what: str) -> tuple[int, ...]:
         return struct.unpack(f"<{count}I", self.take(4 * count, what))

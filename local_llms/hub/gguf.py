@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_llms.errors import ModelFileError
+from local_llms.hub.bounded import AGAIN, BoundedReader
 from local_llms.hub.foreign import PROBE_BYTES, describe
 from local_llms.hub.gguf_types import ARRAY, REMOVED_TENSOR_TYPES, STRING, TENSOR_TYPES, VALUE_TYPES, TensorType
 
@@ -36,7 +37,6 @@ MAX_DIMENSIONS = 4
 
 _BLOCK = 1 << 20
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
-_AGAIN = "It is truncated or damaged: fetch it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class GGUFHeader:
         if array is None:
             return []
         if array.type != "string":
-            raise ModelFileError(f"{self.path}: {key} holds {array.type} values instead of strings. {_AGAIN}")
+            raise ModelFileError(f"{self.path}: {key} holds {array.type} values instead of strings. {AGAIN}")
         found: list[bytes] = []
         with self.path.open("rb") as file:
             reader = _Reader(file, self.path, self.size)
@@ -124,7 +124,7 @@ class GGUFHeader:
         if array is None:
             return np.empty(0, np.float32)
         if array.type == "string":
-            raise ModelFileError(f"{self.path}: {key} holds strings instead of numbers. {_AGAIN}")
+            raise ModelFileError(f"{self.path}: {key} holds strings instead of numbers. {AGAIN}")
         kind = np.dtype(array.type).newbyteorder("<")
         with self.path.open("rb") as file:
             reader = _Reader(file, self.path, self.size)
@@ -135,7 +135,7 @@ class GGUFHeader:
         value = self.metadata.get(key)
         if value is None or isinstance(value, GGUFArray):
             return value
-        raise ModelFileError(f"{self.path}: {key} is a single value instead of an array. {_AGAIN}")
+        raise ModelFileError(f"{self.path}: {key} is a single value instead of an array. {AGAIN}")
 
 
 def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
@@ -167,37 +167,14 @@ def _size_of_regular_file(path: Path) -> int:
     return found.st_size
 
 
-class _Reader:
-    """A position in a file that never reads past the end that was measured first."""
+class _Reader(BoundedReader):
+    """A position in a GGUF file; all texts read together are bounded too."""
+
+    format = "GGUF"
 
     def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
-        self.file, self.path, self.size, self.at = file, path, size, 0
+        super().__init__(file, path, size)
         self._text = 0
-
-    @property
-    def left(self) -> int:
-        return self.size - self.at
-
-    def fail(self, what: str, advice: str = _AGAIN) -> ModelFileError:
-        return ModelFileError(f"{self.path} is not a sound GGUF file: {what}. {advice}")
-
-    def seek(self, position: int) -> None:
-        self.file.seek(position)
-        self.at = position
-
-    def skip(self, count: int, what: str) -> None:
-        if count > self.left:
-            raise self.fail(f"{what} needs {count} bytes, and {self.left} are left")
-        self.seek(self.at + count)
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > self.left:
-            raise self.fail(f"{what} needs {count} bytes, and {self.left} are left")
-        data = self.file.read(count)
-        if len(data) != count:
-            raise self.fail(f"it became shorter while {what} was read")
-        self.at += count
-        return data
 
     def u32(self, what: str) -> int:
         value: int = _U32.unpack(self.take(4, what))[0]

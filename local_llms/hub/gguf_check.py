@@ -11,9 +11,9 @@ import os
 import re
 
 from local_llms.errors import ModelFileError
+from local_llms.hub.bounded import AGAIN
 from local_llms.hub.gguf import GGUFArray, GGUFHeader, read_header
 
-_AGAIN = "It is truncated or damaged: fetch it again."
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 MAX_BLOCKS = 512
 """LLAMA_MAX_LAYERS of src/llama-hparams.h."""
@@ -34,7 +34,7 @@ def check_gguf(path: str | os.PathLike[str]) -> GGUFHeader:
     return header
 
 
-def _bad(header: GGUFHeader, what: str, advice: str = _AGAIN) -> ModelFileError:
+def _bad(header: GGUFHeader, what: str, advice: str = AGAIN) -> ModelFileError:
     return ModelFileError(f"{header.path} is not a sound GGUF file: {what}. {advice}")
 
 
