@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from local_llms.engine.channel import Channel
+from local_llms.engine.channel import Channel, Outcome
 from local_llms.errors import CallbackError, DeadlineExceeded, EngineForked, RequestCancelled
 from local_llms.types import Completion, TokenEvent
 
@@ -59,16 +59,22 @@ class Stream:
         self._deadline = deadline
         self._observers = tuple(observers)
         self._reported = False
+        self._callback_error: CallbackError | None = None
 
     @property
     def completion(self) -> Completion | None:
         """The whole answer; None until the request has ended well."""
-        outcome = self._channel.outcome
+        outcome = self._outcome
         return outcome if isinstance(outcome, Completion) else None
+
+    @property
+    def _outcome(self) -> Outcome | None:
+        # The engine may be done before a callback fails over a token of its answer; the failure counts all the same.
+        return self._callback_error or self._channel.outcome
 
     def cancel(self) -> None:
         """Stop computing. Reading on raises RequestCancelled. Does nothing once the request has ended."""
-        if self._channel.outcome is None:
+        if self._outcome is None:
             self._give_up(RequestCancelled("The request was cancelled."))
 
     def result(self) -> Completion:
@@ -77,7 +83,7 @@ class Stream:
             for _ in self:
                 pass
         try:
-            while self._channel.outcome is None:
+            while self._outcome is None:
                 self._wait(for_tokens=False)
             return self._end()
         finally:
@@ -89,7 +95,7 @@ class Stream:
             async for _ in self:
                 pass
         try:
-            while self._channel.outcome is None:
+            while self._outcome is None:
                 await self._await(for_tokens=False)
             return self._end()
         finally:
@@ -153,7 +159,9 @@ class Stream:
     def _next(self) -> tuple[TokenEvent | None, bool]:
         """The oldest unread token, or None and whether the stream has ended."""
         # The outcome comes after the last token, so looking at it first misses none.
-        ended = self._channel.outcome is not None
+        ended = self._outcome is not None
+        if self._callback_error is not None:
+            return None, ended
         event = self._channel.next_event()
         if event is not None:
             for observer in self._observers:
@@ -165,7 +173,7 @@ class Stream:
 
     def _end(self) -> Completion:
         """The answer, or raise the error; observers hear of either once."""
-        outcome = self._channel.outcome
+        outcome = self._outcome
         if isinstance(outcome, Completion):
             self._report_end(outcome)
             return outcome
@@ -176,7 +184,7 @@ class Stream:
     def _leave(self) -> None:
         """The reader goes, maybe early: nothing more is computed, and the observers know that it is over."""
         self.cancel()
-        outcome = self._channel.outcome
+        outcome = self._outcome
         # The answer may have been complete before its reader went, but the observers have not seen it all.
         left = RequestCancelled("The answer was not read to its end.")
         self._report_error(outcome if isinstance(outcome, BaseException) else left)
@@ -209,6 +217,7 @@ class Stream:
     def _callback_failed(self, method: str, error: Exception) -> CallbackError:
         """End the request, and tell every observer."""
         failure = _callback_error(method, error)
+        self._callback_error = failure
         self._give_up(failure)
         self._report_error(failure)
         return failure

@@ -193,13 +193,19 @@ def test_a_callback_that_raises_ends_its_own_request(serve, where: str, how: str
     wait_quiet(engine)
 
 
-async def test_a_callback_that_raises_async(serve) -> None:
+@pytest.mark.parametrize("done_before", [False, True])
+async def test_a_callback_that_raises_async(serve, done_before: bool) -> None:
     engine = serve()
     stream = engine.submit(request("hello", 50), observers=[Breaking("token")])
+    if done_before:
+        wait_until(lambda: stream.completion is not None, "the answer is complete")
     with pytest.raises(CallbackError):
         await stream.aresult()
     with pytest.raises(CallbackError):
         await stream.aresult()
+    with pytest.raises(CallbackError):
+        await anext(aiter(stream))
+    assert stream.completion is None
 
 
 def test_what_on_error_raises_does_not_hide_the_error(serve, caplog: pytest.LogCaptureFixture) -> None:
