@@ -57,18 +57,23 @@ class Adapters:
             )
 
     def open_asked(self) -> None:
-        """Open one that was asked for, if any."""
+        """Open one that was asked for, if any. What the backend should not raise passes through."""
         if not self._asked:
             return
-        path, future = self._asked.popleft()
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            self.open(path)
-        except (LocalLLMError, ValueError) as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
+        path, future = self._asked[0]
+        error: LocalLLMError | ValueError | None = None
+        # Whatever happens, the future stays in line until it is told, and pending, so that ``fail`` can tell it.
+        if not future.cancelled():
+            try:
+                self.open(path)
+            except (LocalLLMError, ValueError) as refusal:
+                error = refusal
+        self._asked.popleft()
+        if future.set_running_or_notify_cancel():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
 
     def fail(self, error: LocalLLMError) -> None:
         """Nothing more is opened: tell those who wait."""

@@ -7,8 +7,14 @@ in one pass, and hold up everything else that the loop serves.
 from __future__ import annotations
 
 import asyncio
-import threading
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
+
+
+@dataclass(slots=True)
+class _Line:
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tasks: int = 0
 
 
 class Turns:
@@ -18,13 +24,18 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
     async def next(self) -> None:
         """Wait for this task's turn; without a competitor that is one round of the loop. May be cancelled."""
         loop = asyncio.get_running_loop()
-        with self._lock:
-            turn = self._loops.setdefault(loop, asyncio.Lock())
-        async with turn:
-            await asyncio.sleep(0)
+        line = self._lines.setdefault(loop, _Line())
+        line.tasks += 1
+        try:
+            async with line.turn:
+                await asyncio.sleep(0)
+        finally:
+            line.tasks -= 1
+            if not line.tasks:
+                # A lock that somebody waited for holds its loop, and would keep it for ever.
+                self._lines.pop(loop, None)

@@ -141,10 +141,12 @@ class Worker:
         """A snapshot of the figures."""
         scheduler = self._scheduler
         with self._changed:
+            running = len(scheduler.running)
             return replace(
                 self._record.stats(time.monotonic()),
-                waiting=len(self._arrived) + len(scheduler.waiting),
-                running=len(scheduler.running),
+                # Every request that has not ended counts, also one that is on its way into the scheduler or out of it.
+                waiting=len(self._arrived) + max(len(self._jobs) - running, 0),
+                running=running,
                 kept_prefixes=scheduler.kept,
                 cache_tokens_used=scheduler.cells,
                 cache_tokens=self._backend.info.cache_tokens,

@@ -185,6 +185,37 @@ def test_who_waits_for_an_adapter_hears_of_the_end(serve, adapters, tmp_path: Pa
         second.result(10)
 
 
+def test_who_waits_for_an_adapter_hears_of_a_bug(serve, adapters, caplog) -> None:
+    class Buggy(ScriptedBackend):
+        def open_adapter(self, path: Path) -> None:
+            started.append(path)
+            wait_until(lambda: len(futures) == 2, "both are asked for")
+            raise RuntimeError("a bug")
+
+    started: list[Path] = []
+    futures: list = []
+    engine = serve(kind=Buggy)
+    futures.append(engine.open_adapter(adapters[1].path))
+    wait_until(lambda: started, "the first is being opened")
+    futures.append(engine.open_adapter(adapters[2].path))
+    for future in futures:
+        with pytest.raises(DecodeError, match="RuntimeError: a bug"):
+            future.result(10)
+    assert "unexpected" in caplog.text
+
+
+def test_one_whose_adapter_is_being_opened_is_counted(serve, adapters) -> None:
+    class Slow(ScriptedBackend):
+        def open_adapter(self, path: Path) -> None:
+            counted.append((engine.stats().waiting, engine.stats().running, engine.idle_seconds()))
+            super().open_adapter(path)
+
+    counted: list = []
+    engine = serve(kind=Slow)
+    ask(engine, "x", 3, adapter=adapters[1]).result()
+    assert counted == [(1, 0, 0.0)]
+
+
 def test_a_backend_without_adapters_says_so(serve, adapters) -> None:
     class Plain(ScriptedBackend):
         def open_adapter(self, path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import weakref
 
 from local_llms.engine.turns import Turns
 
@@ -48,3 +50,19 @@ def test_every_loop_has_turns_of_its_own() -> None:
 
     for _ in range(3):
         asyncio.run(many())
+
+
+def test_a_loop_that_has_ended_is_let_go() -> None:
+    turns, loops = Turns(), []
+
+    async def many() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        waiting = [asyncio.create_task(turns.next()) for _ in range(5)]
+        await asyncio.sleep(0)
+        waiting[2].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    for _ in range(3):
+        asyncio.run(many())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
