@@ -6,6 +6,7 @@ The classes of both frameworks are pydantic models, and so are these mixins for 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -47,18 +48,20 @@ _OF_A_CALL = ("timeout", "input_text", "adapter_scale", "context_overflow", "log
 class Handles:
     """The models that one object has loaded, each at its first use, until ``close``.
 
-    May be used from any thread. A copy, by ``copy`` or pickle, starts empty and loads again.
+    May be used from any thread. A copy, by ``copy`` or pickle, starts empty and loads again. A forked child loads what
+    the parent had not loaded.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._held: dict[Any, LoadedModel] = {}
         self._closed = False
 
     def get(self, model: str | None, family: str | None, loading: Mapping[str, Any]) -> LoadedModel:
         """The model, loaded if need be. Raises what ``load_model`` raises, or EngineClosed after ``close``."""
         key = (model, family, tuple(loading.items()))
-        with self._lock:
+        with self._alone():
             if self._closed:
                 raise EngineClosed("This object was closed. Make a new one, or a copy of it.")
             if key not in self._held:
@@ -72,11 +75,17 @@ class Handles:
 
     def close(self) -> None:
         """Give all models up. Closing twice does nothing."""
-        with self._lock:
+        with self._alone():
             self._closed = True
             held, self._held = self._held, {}
         for model in held.values():
             model.close()
+
+    def _alone(self) -> threading.Lock:
+        if os.getpid() != self._process:
+            # A thread of the parent may have held the lock while it loaded a model, and is not here to let it go.
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
 
     def __reduce__(self) -> tuple[type[Handles], tuple[()]]:
         return Handles, ()

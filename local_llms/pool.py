@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from local_llms import backends
 from local_llms.backends.base import LoadOptions
 from local_llms.engine import Engine
-from local_llms.errors import EngineClosed, ModelFileError
+from local_llms.errors import EngineClosed, EngineForked, ModelFileError
 from local_llms.logs import log_event
 
 _logger = logging.getLogger("local_llms")
@@ -64,6 +64,7 @@ class SharedEngine:
         self._lock = threading.RLock()
         self._reaper: threading.Thread | None = None
         self._closed = False
+        self._process = os.getpid()
 
     @property
     def loaded(self) -> bool:
@@ -75,8 +76,14 @@ class SharedEngine:
     def use(self) -> Iterator[Engine]:
         """The engine, loaded where it is not; it is not unloaded inside the block.
 
-        Raises what loading raises, or EngineClosed once the last handle was closed.
+        Raises what loading raises, EngineClosed once the last handle was closed, or EngineForked in a forked child.
         """
+        # First: a fork may have left the lock with a thread that is not there any more.
+        if os.getpid() != self._process:
+            raise EngineForked(
+                "The model belongs to the process that this one was forked from. Load it here with load_model(), or "
+                'start processes with the "spawn" method.'
+            )
         with self._lock:
             engine = self._load()
             self._users += 1
@@ -87,7 +94,9 @@ class SharedEngine:
                 self._users -= 1
 
     def close(self) -> None:
-        """Free the weights for good."""
+        """Free the weights for good; in a forked child, which has none, nothing happens."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closed = True
             engine, self._engine = self._engine, None
