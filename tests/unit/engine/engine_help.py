@@ -1,6 +1,8 @@
 """What the tests of the engine share: prompts, the answers to expect, and the check that nothing was left behind."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from local_llms.engine import Engine, Request, Stream
 from local_llms.testing.scripted import BOS, EOS, echo_script
@@ -33,6 +35,13 @@ def ask(engine: Engine, text: str = "hello", count: int | None = 20, **options: 
     return engine.submit(request(text, count, **options))
 
 
+@contextmanager
+def at_once(engine: Engine) -> Iterator[None]:
+    """What this thread asks for inside the block reaches the engine at its end, all at once; no step begins in it."""
+    with engine._worker._changed:
+        yield
+
+
 def wait_until(condition, what: str, seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -45,7 +54,9 @@ def wait_quiet(engine: Engine, seconds: float = 20.0) -> None:
     worker, backend = engine._worker, engine.backend
 
     def quiet() -> bool:
-        return not (worker._jobs or worker._arrived or worker._embeddings or worker._scheduler.busy)
+        # Its thread sleeps, and nobody has woken it: whatever it had to do is done to the end.
+        with worker._changed:
+            return bool(worker._changed._waiters)
 
     wait_until(lambda: quiet() or engine.closed, "the engine is quiet", seconds)
     if engine.closed:

@@ -9,7 +9,7 @@ from local_llms.backends.base import Adapter
 from local_llms.engine import Engine
 from local_llms.errors import AdapterError, DecodeError, EngineClosed, RequestCancelled, UnsupportedFeature
 from local_llms.testing.scripted import ADAPTER_TOKEN, ScriptedBackend, echo_script, write_adapter
-from tests.unit.engine.engine_help import ask, ids, wait_quiet, wait_until
+from tests.unit.engine.engine_help import ask, at_once, ids, wait_quiet, wait_until
 from tests.unit.engine.scheduler_house import ADAPTERS, PREFIX, House
 
 
@@ -50,7 +50,8 @@ def test_each_answer_is_as_if_alone(serve, adapters, can_cut, batch_tokens) -> N
 
 def test_requests_of_one_adapter_share_a_decode_and_those_of_two_do_not(serve, adapters) -> None:
     engine = serve(step_seconds=0.01)
-    streams = [ask(engine, f"{number}", 10, adapter=adapters[number % 2]) for number in range(8)]
+    with at_once(engine):
+        streams = [ask(engine, f"{number}", 10, adapter=adapters[number % 2]) for number in range(8)]
     for stream in streams:
         stream.result()
     sizes = [len(chunks) for chunks in engine.backend.decodes]
@@ -74,7 +75,8 @@ def test_a_prefix_is_kept_for_its_adapter_only(serve, adapters) -> None:
 def test_one_that_waits_for_a_shared_beginning_waits_for_its_own_kind(serve, adapters) -> None:
     engine = serve(batch_tokens=8)
     text = "a long beginning of some forty characters or so"
-    streams = [ask(engine, text, 4, adapter=adapter) for adapter in adapters for _ in range(2)]
+    with at_once(engine):
+        streams = [ask(engine, text, 4, adapter=adapter) for adapter in adapters for _ in range(2)]
     cached = [stream.result().usage.cached_prompt_tokens for stream in streams]
     assert cached[::2] == [0] * 5
     assert all(count > 20 for count in cached[1::2])
@@ -127,7 +129,8 @@ def test_a_failure_in_one_group_is_not_the_others(serve, adapters) -> None:
 def test_a_small_cache_preempts_among_all_adapters(serve, adapters, can_cut) -> None:
     engine = serve(context_length=120, cache_tokens=120, batch_tokens=16, can_cut=can_cut)
     asked = [(f"prompt {number}", adapters[number % 4]) for number in range(12)]
-    streams = [ask(engine, text, 40, adapter=adapter) for text, adapter in asked]
+    with at_once(engine):
+        streams = [ask(engine, text, 40, adapter=adapter) for text, adapter in asked]
     for stream, (text, adapter) in zip(streams, asked, strict=True):
         assert stream.result().text == expected(text, 40, adapter)
     wait_quiet(engine)
@@ -136,9 +139,10 @@ def test_a_small_cache_preempts_among_all_adapters(serve, adapters, can_cut) -> 
 
 def test_a_cancelled_group_leaves_the_others_alone(serve, adapters) -> None:
     engine = serve(step_seconds=0.02)
-    gone = [ask(engine, f"gone {number}", 400, adapter=adapters[1]) for number in range(3)]
-    stays = ask(engine, "stays", 30, adapter=adapters[2])
-    wait_until(lambda: engine.stats().running == 4, "all run")
+    with at_once(engine):
+        gone = [ask(engine, f"gone {number}", 400, adapter=adapters[1]) for number in range(3)]
+        stays = ask(engine, "stays", 30, adapter=adapters[2])
+    wait_until(lambda: engine.backend.decodes, "all run")
     for stream in gone:
         stream.cancel()
     assert stays.result().text == expected("stays", 30, adapters[2])

@@ -5,12 +5,13 @@ import math
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from local_llms.backends.base import BackendInfo
-from local_llms.engine import Engine, Request
+from local_llms.engine import Engine, Request, worker
 from local_llms.engine.embedding import parts_of
 from local_llms.engine.scheduler import WORTH_WAITING
 from local_llms.errors import (
@@ -23,7 +24,7 @@ from local_llms.errors import (
 )
 from local_llms.testing.scripted import EOS, ScriptedBackend, say
 from local_llms.types import SamplingParams
-from tests.unit.engine.engine_help import alone, ask, ids, request, wait_quiet, wait_until
+from tests.unit.engine.engine_help import alone, ask, at_once, ids, request, wait_quiet, wait_until
 
 
 @pytest.mark.parametrize("cache_tokens", [4096, 200, 60])
@@ -65,7 +66,8 @@ def test_timings_add_up(serve) -> None:
     timings = ask(serve(step_seconds=0.01), "hello", 5).result().timings
     assert 0 <= timings.queued <= timings.first_token <= timings.total
     assert timings.total >= 0.05
-    assert 10 < timings.tokens_per_second <= 110
+    assert timings.tokens_per_second == pytest.approx(4 / (timings.total - timings.first_token))
+    assert timings.tokens_per_second <= 110
 
 
 def test_the_end_token_ends_an_answer(serve) -> None:
@@ -135,8 +137,9 @@ def test_what_cannot_be_served_is_refused_at_the_door(serve) -> None:
 
 def test_sampling_depends_on_the_seed_and_not_on_the_company(serve) -> None:
     def answers(engine: Engine, company: int) -> list[str]:
-        streams = [ask(engine, f"p{n}", 25, temperature=3.0, seed=n, top_k=0, min_p=0.0) for n in range(4)]
-        others = [ask(engine, f"other {n}", 30, temperature=n % 2, seed=None) for n in range(company)]
+        with at_once(engine):
+            streams = [ask(engine, f"p{n}", 25, temperature=3.0, seed=n, top_k=0, min_p=0.0) for n in range(4)]
+            others = [ask(engine, f"other {n}", 30, temperature=n % 2, seed=None) for n in range(company)]
         texts = [stream.result().text for stream in streams]
         for other in others:
             other.result()
@@ -169,18 +172,22 @@ def test_logprobs_are_the_log_softmax_of_the_rows(serve) -> None:
 
 def test_requests_that_come_together_share_their_prefix(serve) -> None:
     engine = serve(step_seconds=0.01)
-    ask(engine, "warm up", 30)  # dropped at once: the others arrive while it is on its way out
+    warm = ask(engine, "warm up", 30)
+    wait_until(lambda: engine.backend.decodes, "it computes")
     context = "a context of some length, the same for all; " * 3
-    streams = [ask(engine, f"{context}{number}", 4) for number in range(8)]
+    with at_once(engine):
+        del warm  # the others arrive while it is on its way out
+        streams = [ask(engine, f"{context}{number}", 4) for number in range(8)]
     cached = sorted(stream.result().usage.cached_prompt_tokens for stream in streams)
-    # One that arrives when no more than WORTH_WAITING tokens are left to be read reads those itself.
-    assert cached[0] == 0
+    # One that arrives when no more than WORTH_WAITING tokens are left to be read reads those itself. The first finds BOS
+    # of the one before.
+    assert cached[0] <= 1
     assert all(len(context) + 1 - WORTH_WAITING < count <= len(context) + 1 for count in cached[1:])
 
 
 def test_a_long_prompt_does_not_stall_the_others(serve) -> None:
     engine = serve(context_length=4000, cache_tokens=9000, batch_tokens=50, step_seconds=0.002)
-    running = ask(engine, "short", 300)
+    running = ask(engine, "short", 3500)
     iterator = iter(running)
     next(iterator)
     long = ask(engine, "x" * 2000, 1)
@@ -194,18 +201,21 @@ def test_a_long_prompt_does_not_stall_the_others(serve) -> None:
 
 def test_a_full_queue_is_an_error_that_invites_to_try_again(serve) -> None:
     engine = serve(max_parallel=2, max_queue=3, step_seconds=0.01)
-    streams = [ask(engine, f"{number}", 20) for number in range(5)]
+    streams = [ask(engine, f"{number}", 400) for number in range(5)]
     with pytest.raises(EngineBusy, match="max_queue") as caught:
         ask(engine)
     assert caught.value.retryable
     streams[0].cancel()
-    assert ask(engine, "again", 2).result().text == alone("again", 2)
-    assert [stream.result().text for stream in streams[1:]] == [alone(f"{number}", 20) for number in range(1, 5)]
+    again = ask(engine, "again", 2)
+    engine.backend._step_seconds = 0.0
+    assert again.result().text == alone("again", 2)
+    assert [stream.result().text for stream in streams[1:]] == [alone(f"{number}", 400) for number in range(1, 5)]
 
 
 def test_a_request_preempted_takes_nobodys_place_in_the_queue(serve) -> None:
     engine = serve(max_parallel=4, max_queue=1, cache_tokens=100, step_seconds=0.002)
-    streams = [ask(engine, f"{number}", 80) for number in range(4)]
+    with at_once(engine):
+        streams = [ask(engine, f"{number}", 80) for number in range(4)]
     wait_until(lambda: engine.stats().preemptions > 1, "there are preemptions")
     last = ask(engine, "last", 3)
     for stream in streams:
@@ -223,10 +233,13 @@ def test_a_deadline_passes_while_running(serve) -> None:
     assert caught.value.retryable
 
 
-def test_a_deadline_passes_while_nobody_reads(serve) -> None:
+def test_a_deadline_passes_while_nobody_reads(serve, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = serve(step_seconds=0.02, max_parallel=1)
-    running = ask(engine, "first", 400, deadline=time.monotonic() + 0.2)
-    queued = ask(engine, "second", 400, deadline=time.monotonic() + 0.1)
+    running = ask(engine, "first", 400, deadline=time.monotonic() + 200)
+    queued = ask(engine, "second", 400, deadline=time.monotonic() + 100)
+    wait_until(lambda: engine.backend.decodes, "it computes")
+    clock = time.monotonic
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: clock() + 300))
     wait_quiet(engine)
     for stream in (running, queued):
         with pytest.raises(DeadlineExceeded):
@@ -237,13 +250,13 @@ def test_a_deadline_passes_while_nobody_reads(serve) -> None:
 
 
 def test_a_deadline_ends_a_wait_in_the_queue(serve) -> None:
-    engine = serve(step_seconds=0.6, max_parallel=1)
+    engine = serve(step_seconds=60, max_parallel=1)
     running = ask(engine, "first", 3)
-    started = time.monotonic()
+    wait_until(lambda: engine._worker._decoding, "it computes")
     with pytest.raises(DeadlineExceeded):
-        ask(engine, "second", 3, deadline=started + 0.1).result()
-    assert time.monotonic() - started < 0.5, "the reader waited for the engine's step"
-    assert running.result().text == alone("first", 3)
+        ask(engine, "second", 3, deadline=time.monotonic() + 0.1).result()
+    assert engine.backend.decodes == [], "the reader waited for the engine's step"
+    running.cancel()
 
 
 async def test_a_deadline_may_be_far_away(serve) -> None:
@@ -281,11 +294,13 @@ def test_nothing_is_held_of_a_request_once_its_stream_is_dropped(serve) -> None:
 
 def test_idle_seconds(serve) -> None:
     engine = serve(step_seconds=0.05)
-    stream = ask(engine, "x", 20)
-    assert engine.idle_seconds() == 0.0
-    stream.result()
+    begun = time.monotonic()
+    with at_once(engine):
+        stream = ask(engine, "x", 20)
+        assert engine.idle_seconds() == 0.0
+    computed = stream.result().timings.total
     wait_quiet(engine)
-    assert engine.idle_seconds() < 0.7, "the time of computing counts as idle"
+    assert engine.idle_seconds() <= time.monotonic() - begun - computed, "the time of computing counts as idle"
     before = engine.idle_seconds()
     wait_until(lambda: engine.idle_seconds() > before + 0.05, "time passes")
 
@@ -322,20 +337,21 @@ def test_texts_are_grouped_to_fit() -> None:
 
 def test_a_long_embedding_task_does_not_hold_up_answers_or_short_tasks(serve) -> None:
     engine = serve(step_seconds=0.01, max_sequences=2)
-    long = engine.embed([[1, 2]] * 200)
+    long = engine.embed([[1, 2]] * 4000)
     short = engine.embed([[3]])
     assert ask(engine, "hello", 5).result().text == alone("hello", 5)
     assert short.result().shape == (1, 8)
     assert not long.done()
     assert long.cancel(), "a task under way could not be cancelled"
-    wait_quiet(engine, 1.0)
+    wait_quiet(engine, 15.0)
 
 
 def test_too_many_embedding_tasks(serve) -> None:
     engine = serve(step_seconds=0.05, max_queue=2)
-    futures = [engine.embed([[1]]) for _ in range(2)]
-    with pytest.raises(EngineBusy, match="embedding"):
-        engine.embed([[1]])
+    with at_once(engine):
+        futures = [engine.embed([[1]]) for _ in range(2)]
+        with pytest.raises(EngineBusy, match="embedding"):
+            engine.embed([[1]])
     assert [future.result().shape for future in futures] == [(1, 8)] * 2
 
 

@@ -12,7 +12,7 @@ from local_llms.callbacks import TokenCallback
 from local_llms.engine import Engine
 from local_llms.errors import CacheFull, CallbackError, DecodeError, EngineClosed, RequestCancelled
 from local_llms.testing.scripted import ScriptedBackend
-from tests.unit.engine.engine_help import alone, ask, request, wait_quiet, wait_until
+from tests.unit.engine.engine_help import alone, ask, at_once, request, wait_quiet, wait_until
 
 BAD = ord("!")
 
@@ -122,15 +122,16 @@ def test_a_bug_ends_the_engine_and_nobody_waits_for_ever(serve, caplog: pytest.L
         raise RuntimeError("a bug")
 
     engine = serve(kind=type("Buggy", (Faulty,), {"fault": staticmethod(bug)}), step_seconds=0.01, max_parallel=2)
-    streams = [ask(engine, text, 50) for text in ("good", "bad!", "waiting")]
-    future = engine.embed([[1]] * 1000)
+    with at_once(engine):
+        streams = [ask(engine, text, 50) for text in ("good", "bad!", "waiting")]
+        future = engine.embed([[1]] * 1000)
     for stream in streams:
         with pytest.raises(DecodeError, match="RuntimeError: a bug") as caught:
             stream.result()
         assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.raises(DecodeError):
-        future.result(timeout=5)
-    engine._worker._thread.join(5)
+        future.result(timeout=20)
+    engine._worker._thread.join(20)
     assert engine.closed
     with pytest.raises(EngineClosed):
         ask(engine)
@@ -169,12 +170,12 @@ class Breaking(TokenCallback):
 @pytest.mark.parametrize("where", ["start", "token", "end"])
 @pytest.mark.parametrize("how", ["result", "iterate"])
 def test_a_callback_that_raises_ends_its_own_request(serve, where: str, how: str) -> None:
-    engine = serve(step_seconds=0.002)
+    engine = serve(step_seconds=0.005)
     other = ask(engine, "other", 20)
     breaking, silent = Breaking(where), Breaking("")
 
     def run() -> None:
-        stream = engine.submit(request("hello", 5), observers=[silent, breaking])
+        stream = engine.submit(request("hello", 5 if where == "end" else 400), observers=[silent, breaking])
         if how == "result":
             stream.result()
         else:
@@ -187,10 +188,10 @@ def test_a_callback_that_raises_ends_its_own_request(serve, where: str, how: str
     # Everybody hears how it ended, once, and the one that is sound as well.
     heard = {"start": ["start", "error"], "token": ["start", "token", "error"]}
     assert silent.heard == heard.get(where, ["start", *["token"] * 5, "end"])
+    wait_quiet(engine)
     if where != "end":
         assert silent.error is caught.value
         assert engine.stats().cancelled == 1
-    wait_quiet(engine)
 
 
 @pytest.mark.parametrize("done_before", [False, True])
@@ -229,7 +230,7 @@ def test_callbacks_hear_of_every_token_and_of_one_end(serve) -> None:
 
 
 def test_callbacks_hear_that_the_reader_left(serve) -> None:
-    engine = serve()
+    engine = serve(step_seconds=0.005)
     for leave in ("break", "with", "cancel"):
         silent = Breaking("")
         stream = engine.submit(request("hello", 400), observers=[silent])
@@ -268,7 +269,7 @@ def test_use_after_close(serve) -> None:
 def test_close_while_requests_are_under_way(serve) -> None:
     engine = serve(max_parallel=2, step_seconds=0.01)
     streams = [ask(engine, f"{number}", 400) for number in range(5)]
-    future = engine.embed([[1]] * 1000)
+    future = engine.embed([[1]] * 50_000)
     wait_until(lambda: len(engine.backend.decodes) > 3, "it computes")
     engine.close()
     errors = []
@@ -278,7 +279,7 @@ def test_close_while_requests_are_under_way(serve) -> None:
         errors.append(caught.value)
     assert len({id(error) for error in errors}) == 5
     with pytest.raises(EngineClosed):
-        future.result(timeout=5)
+        future.result(timeout=20)
     stats = engine.stats()
     assert not engine._worker._jobs
     assert stats.finished == 0
@@ -315,9 +316,10 @@ def test_close_in_the_engines_own_thread(serve) -> None:
         engine.close()
         closed.set_result(threading.current_thread())
 
-    engine.embed([[1]]).add_done_callback(close)
-    assert closed.result(timeout=5) is engine._worker._thread
-    engine._worker._thread.join(5)
+    with at_once(engine):
+        engine.embed([[1]]).add_done_callback(close)
+    assert closed.result(timeout=20) is engine._worker._thread
+    engine._worker._thread.join(20)
     assert not engine._worker._thread.is_alive()
     assert engine.closed
 
@@ -351,5 +353,5 @@ def test_an_embedding_that_fails(serve) -> None:
     engine: Engine = serve(kind=Choosy)
     bad, good = engine.embed([[1] * 4]), engine.embed([[1]])
     with pytest.raises(DecodeError, match="too long"):
-        bad.result(timeout=5)
-    assert good.result(timeout=5).shape == (1, 8)
+        bad.result(timeout=20)
+    assert good.result(timeout=20).shape == (1, 8)

@@ -144,13 +144,20 @@ def test_an_interrupted_reader_stops_the_computing() -> None:
     code = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 stream = ask(engine, "hello", 4000)
+
+def interrupt():
+    while not stream._channel._wakes_for_outcome:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
 try:
+    threading.Thread(target=interrupt).start()
     stream.result()
 except KeyboardInterrupt:
     pass
-time.sleep(0.1)
+while engine.stats().running:
+    time.sleep(0.001)
 print(engine.stats().running, engine.stats().cancelled)
 engine.close()
 """
