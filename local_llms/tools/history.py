@@ -73,13 +73,20 @@ def _turns(turns: Sequence[Message], form: ToolFormat) -> Iterator[MessageLike]:
             yield Message("user", "\n\n".join(results))
             results = []
         if turn.role == "tool":
-            yield {"role": "tool", "content": turn.content, "name": turn.name}
+            yield {"role": "tool", "content": _content(turn), "name": turn.name}
         elif turn.tool_calls:
             yield from _calling(turn, form)
         else:
             yield turn
     if results:
         yield Message("user", "\n\n".join(results))
+
+
+def _content(turn: Message) -> str:
+    """What a tool said; none of the families' formats has another place to say that it failed."""
+    if turn.failed and not turn.content.lstrip().lower().startswith("error"):
+        return f"Error: {turn.content}"
+    return turn.content
 
 
 def _result(turn: Message, form: ToolFormat) -> str:
@@ -92,7 +99,10 @@ def _calling(turn: Message, form: ToolFormat) -> Iterator[MessageLike]:
         calls = form.between.join(call_text(form, call.name, call.arguments) for call in turn.tool_calls)
         yield Message("assistant", "\n".join(filter(None, [turn.content, calls])))
     elif form.calls == "message":
-        yield {"role": "assistant", "content": turn.content, "tool_calls": [_as_dictionary(c) for c in turn.tool_calls]}
+        listed = [_as_dictionary(call) for call in turn.tool_calls]
+        # Where an answer holds one call at most, several of another model's are several answers.
+        for some in [listed] if form.parallel else [[call] for call in listed]:
+            yield {"role": "assistant", "content": turn.content, "tool_calls": some}
     else:
         if turn.content:
             yield Message("assistant", turn.content)

@@ -100,6 +100,20 @@ def test_every_template_has_a_way(template):
 
 
 @pytest.mark.parametrize("template", NAMES)
+def test_a_result_that_is_an_error_says_so(template):
+    def told(content: str, failed: bool) -> str:
+        result = Message("tool", content, name="now", failed=failed)
+        return model.render([Message("user", "Hi"), Message("assistant", "", (ToolCall("1", "now", {}),)), result])
+
+    with loaded(noise, template) as model:
+        assert "Error" not in told("broken", failed=False)
+        assert "Error" in told("broken", failed=True)
+        assert "broken" in told("broken", failed=True)
+        # What says so itself is left as it is.
+        assert told("Error: broken", failed=True).count("Error: ") == 1
+
+
+@pytest.mark.parametrize("template", NAMES)
 def test_in_auto_text_is_text_and_a_call_a_call(template):
     form = format_of(find_template(template)[1])
     call = form.call.replace("$name", "now").replace("$arguments", "{}" if form.arguments == "json" else "")
