@@ -32,7 +32,7 @@ from local_llms.paths import cache_dir
 from tests.benchmarks import material
 from tests.benchmarks.bare_loop import BareLoop
 
-MAX_TOKENS = 48
+ANSWER_TOKENS = 48
 LONG_TOKENS = 200
 
 Result = TypeVar("Result")
@@ -48,10 +48,11 @@ def alone(function: Callable[..., Result], *arguments: Any) -> Result:
 class Suite:
     """One run of the benchmarks over one model file per quantization."""
 
-    def __init__(self, model: Path, quantizations: list[str], runs: int, peer: bool) -> None:
+    def __init__(self, model: Path, quantizations: list[str], runs: int, lengths: list[int], peer: bool) -> None:
         folder = cache_dir() / "benchmarks"
         self.files = {name: material.requantized(model, name, folder) for name in quantizations}
         self.runs = runs
+        self.lengths = lengths
         self.peer = peer
 
     def one(self) -> None:
@@ -72,28 +73,33 @@ class Suite:
     def batch(self) -> None:
         """Sixteen unrelated questions at once."""
         sides = {"bare loop": bare_many, "ChatLocal.batch": our_batch, "ChatLocal.abatch": our_abatch}
-        self._seconds("16 questions", sides, [material.QUESTIONS])
+        self._seconds("16 questions", sides, [material.QUESTIONS], ANSWER_TOKENS)
 
     def contexts(self) -> None:
         """Thirty-two questions on four contexts, and thirty-two others afterwards."""
         rounds = [material.context_questions(0), material.context_questions(1)]
-        self._seconds("32 questions on 4 contexts", {"bare loop": bare_many, "ChatLocal.batch": our_batch}, rounds)
+        sides = {"bare loop": bare_many, "ChatLocal.batch": our_batch}
+        for length in self.lengths:
+            self._seconds("32 questions on 4 contexts", sides, rounds, length)
 
-    def _seconds(self, title: str, sides: dict[str, Any], rounds: list[list[str]]) -> None:
-        """Seconds of each side for each round of prompts; a side keeps what it has cached between rounds."""
+    def _seconds(self, title: str, sides: dict[str, Any], rounds: list[list[str]], length: int) -> None:
+        """Seconds of each side for each round of prompts, with answers of at most ``length`` tokens.
+
+        A side keeps what it has cached between rounds.
+        """
         if self.peer:
             sides = {**sides, "ChatLlamaCpp, one by one": peer_each}
         for name, file in self.files.items():
             tables: list[dict[str, list[float]]] = [{} for _ in rounds]
             for _ in range(self.runs):
                 for side, function in sides.items():
-                    rounds_taken = alone(function, file, rounds)
+                    rounds_taken = alone(function, file, rounds, length)
                     print(f"{name}, {side}:", *(f"{taken:.2f} s" for taken in rounds_taken), flush=True)
                     for figures, taken in zip(tables, rounds_taken, strict=True):
                         add(figures, side, taken)
             for number, figures in enumerate(tables):
                 which = "" if len(tables) == 1 else f", round {number + 1}"
-                table(f"{title}{which}, {MAX_TOKENS} tokens, {name}, seconds", figures, "ChatLlamaCpp, one by one")
+                table(f"{title}{which}, {length} tokens, {name}, seconds", figures, "ChatLlamaCpp, one by one")
                 if "ChatLlamaCpp, one by one" in figures:
                     table("  against the bare loop", figures, "bare loop")
 
@@ -153,11 +159,11 @@ def bare_one(file: Path, question: str) -> float:
         return loop.one(prompt_ids(loop, question), LONG_TOKENS).tokens_per_second
 
 
-def bare_many(file: Path, rounds: list[list[str]]) -> list[float]:
+def bare_many(file: Path, rounds: list[list[str]], length: int) -> list[float]:
     """Seconds of the bare batched loop for each round."""
     with BareLoop(file, context=12288) as loop:
         loop.one(prompt_ids(loop, "Warm up."), 4)
-        return [loop.many([prompt_ids(loop, text) for text in texts], MAX_TOKENS).seconds for texts in rounds]
+        return [loop.many([prompt_ids(loop, text) for text in texts], length).seconds for texts in rounds]
 
 
 def our_stream(file: Path, question: str) -> float:
@@ -175,17 +181,17 @@ def our_invoke(file: Path, question: str) -> float:
         return usage["output_tokens"] / (time.perf_counter() - begin)
 
 
-def our_batch(file: Path, rounds: list[list[str]]) -> list[float]:
+def our_batch(file: Path, rounds: list[list[str]], length: int) -> list[float]:
     """Seconds of ``ChatLocal.batch`` for each round."""
     with loaded(file):
-        chat = chat_model(file, MAX_TOKENS)
+        chat = chat_model(file, length)
         return [seconds(partial(chat.batch, texts)) for texts in rounds]
 
 
-def our_abatch(file: Path, rounds: list[list[str]]) -> list[float]:
+def our_abatch(file: Path, rounds: list[list[str]], length: int) -> list[float]:
     """Seconds of ``ChatLocal.abatch`` for each round."""
     with loaded(file):
-        chat = chat_model(file, MAX_TOKENS)
+        chat = chat_model(file, length)
         return [seconds(lambda texts=texts: asyncio.run(chat.abatch(texts))) for texts in rounds]
 
 
@@ -196,9 +202,9 @@ def peer_stream(file: Path, question: str) -> float:
     return stream_speed(other, question)
 
 
-def peer_each(file: Path, rounds: list[list[str]]) -> list[float]:
+def peer_each(file: Path, rounds: list[list[str]], length: int) -> list[float]:
     """Seconds of the peer, prompts one after the other: two at once abort its process."""
-    other = peer_model(file, MAX_TOKENS)
+    other = peer_model(file, length)
     other.invoke("Warm up.")
     return [seconds(lambda texts=texts: [other.invoke(text) for text in texts]) for texts in rounds]
 
@@ -300,13 +306,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a GGUF file of SmolLM2; default: the one of the catalog")
     parser.add_argument("--quantizations", nargs="+", default=["Q4_1", "Q4_0", "Q8_0"])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[24, 48], help="tokens of an answer in 'contexts'")
     parser.add_argument("--peer", action="store_true", help="compare with langchain-community's ChatLlamaCpp")
     arguments = parser.parse_args()
     model = arguments.model
     if model is None:
         with load_model("smollm2-135m-instruct") as catalog:
             model = catalog.info.path
-    suite = Suite(model, arguments.quantizations, arguments.runs, arguments.peer)
+    suite = Suite(model, arguments.quantizations, arguments.runs, arguments.lengths, arguments.peer)
     for part in arguments.parts or parts:
         getattr(suite, part)()
 
