@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Sequence
 
 import pytest
 
-from local_llms.constraints import matching
+from local_llms.constraints import Compiled, Compiler, Constraint, matching
 from local_llms.engine import Engine, Request
 from local_llms.errors import AnswerCut, ConstraintError, DecodeError, OptionError
 from local_llms.models import load_model
@@ -17,6 +16,7 @@ from local_llms.testing.scripted import BOS, EOS, ScriptedBackend, echo_script, 
 from local_llms.testing.scripted_model import scripted_model
 from local_llms.types import SamplingParams
 from tests.unit.constraints.conftest import noise
+from tests.unit.meeting import Heart
 
 PERSON = {
     "type": "object",
@@ -204,23 +204,21 @@ def test_a_step_that_fails_is_tried_again_from_the_same_state():
         assert all(re.fullmatch("([a-f][0-9]){20}", stream.result().text) for stream in streams)
 
 
-async def test_the_event_loop_goes_on_while_a_schema_is_compiled():
+async def test_the_event_loop_goes_on_while_a_schema_is_compiled(monkeypatch):
     """A large one takes a moment, in a thread."""
     large = {"type": "object", "properties": {f"property {n}": {"type": "integer"} for n in range(300)}}
     with loaded() as path, load_model(path) as model:
-        ticks = 0
+        compile_it, compiled = Compiler.compile, []
 
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0.001)
+        def compile_slowly(compiler: Compiler, constraint: Constraint) -> Compiled:
+            compiled.append(heart.goes_on())
+            return compile_it(compiler, constraint)
 
-        ticker = asyncio.create_task(tick())
-        answer = await model.agenerate("x", schema={**large, "required": ["property 3"]}, max_tokens=2000)
-        ticker.cancel()
+        monkeypatch.setattr(Compiler, "compile", compile_slowly)
+        async with Heart() as heart:
+            answer = await model.agenerate("x", schema={**large, "required": ["property 3"]}, max_tokens=2000)
         assert "property 3" in json.loads(answer.text)
-        assert ticks > 5
+        assert compiled
 
 
 def test_logprobs_are_those_of_the_model():

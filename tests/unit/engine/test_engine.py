@@ -179,8 +179,8 @@ def test_requests_that_come_together_share_their_prefix(serve) -> None:
         del warm  # the others arrive while it is on its way out
         streams = [ask(engine, f"{context}{number}", 4) for number in range(8)]
     cached = sorted(stream.result().usage.cached_prompt_tokens for stream in streams)
-    # One that arrives when no more than WORTH_WAITING tokens are left to be read reads those itself. The first finds BOS
-    # of the one before.
+    # One that arrives when no more than WORTH_WAITING tokens are left to be read reads those itself. The first finds
+    # BOS of the one before.
     assert cached[0] <= 1
     assert all(len(context) + 1 - WORTH_WAITING < count <= len(context) + 1 for count in cached[1:])
 

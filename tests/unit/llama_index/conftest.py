@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ import pytest
 
 from local_llms.testing.scripted import SPECIALS, Script, ScriptedBackend, echo_script, say
 from local_llms.testing.scripted_model import ScriptedModel, scripted_model
+
+Load = Callable[[], object]
+"""Called when the weights are loaded."""
 
 NAMES = {number: text for text, number in SPECIALS.items()}
 
@@ -55,13 +57,15 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
     """Make a model that says a text, or follows a script; the arguments are those of ``ScriptedBackend``."""
     with ExitStack() as stack:
 
-        def make(text: str | None = "Hello there!", *, load_seconds: float = 0.0, **arguments: Any) -> Scripted:
+        def make(
+            text: str | None = "Hello there!", *, on_load: Callable[[], object] = bool, **arguments: Any
+        ) -> Scripted:
             prompts: list[str] = []
             script = say(text) if text is not None else arguments.pop("script", echo_script)
             arguments.setdefault("context_length", 2048)
 
             def load() -> ScriptedBackend:
-                time.sleep(load_seconds)
+                on_load()
                 return ScriptedBackend(listening(script, prompts), **arguments)
 
             return Scripted(stack.enter_context(scripted_model(load, template=None)), prompts)
