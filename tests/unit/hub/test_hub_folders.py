@@ -18,7 +18,7 @@ from local_llms.hub.hf_ask import ask_listing
 from local_llms.hub.hf_cache import Repository, hub_cache
 from local_llms.kept import find_kept, remove, remove_unfinished
 from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub
-from tests.unit.hub.hub_tests import running_hub
+from tests.unit.hub.hub_tests import impatient, running_hub
 from tests.unit.hub.test_hub_cache import FLIPS, flip_a_bit
 
 NAME = parse_hub_name(f"hf:{REPOSITORY}")
@@ -182,7 +182,9 @@ def test_an_index_that_is_none(hub: FakeHub, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("fault", ["short", "stall", "less", "503", "no-range", "from-start"])
-def test_a_broken_transfer_goes_on(hub: FakeHub, fault: str) -> None:
+def test_a_broken_transfer_goes_on(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    if fault == "stall":
+        impatient(monkeypatch)
     needed = put(hub, {**NEEDED, **sharded()})
     hub.faults.extend(["", "", fault, "", fault])
     assert held(fetch_named(NAME)) == needed
