@@ -8,8 +8,20 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import platformdirs
 import pytest
+
+# A run finds the same examples every time, and no machine is too slow for one. To search on:
+# ``pytest --hypothesis-profile=default``.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = Path(__file__).resolve().parent / "unit"

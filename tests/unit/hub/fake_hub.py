@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from local_llms.hub.hf_cache import Repository
 from tests.unit.hub.raw_gguf import Raw, Tensor
 
 REPOSITORY = "owls/owl-1b-GGUF"
@@ -42,6 +43,7 @@ class FakeHub:
     "short" (the connection ends half-way), "less" (half of it, told as the whole), "more" (bytes behind the end),
     "no-range" (all of it, from the start), "from-start" (a range, and another one than was asked for), "wrong-bytes"
     (the right range with other bytes), "stall" (nothing more after half), or a status such as "503".
+    ``begun``: for each answer that carries content, where it begins, and how many bytes were in the cache then.
     ``gated``: the list of files is open, and the files are not.
     ``bare``: the list of files tells their names only. ``listed`` takes the place of parts of that list.
     """
@@ -62,6 +64,7 @@ class FakeHub:
     heads: int = 0
     listings: int = 0
     ranges: list[str | None] = field(default_factory=list)
+    begun: list[tuple[int, int]] = field(default_factory=list)
     authorized: dict[str, list[str | None]] = field(default_factory=lambda: {"hub": [], "cdn": []})
     sent: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -78,6 +81,12 @@ class FakeHub:
         etag, size = self.etag(name), self.sizes.get(name, len(self.files[name]))
         lfs = {"size": size, "sha256": etag, "pointerSize": 130} if len(etag) == 64 else None
         return {"rfilename": name, "size": size, "blobId": etag if lfs is None else "0" * 40, "lfs": lfs}
+
+    def here(self, name: str) -> int:
+        """How many bytes of a file are in the cache of this process."""
+        repository, etag = Repository.of(REPOSITORY), self.etag(name)
+        found = (path for path in (repository.blob(etag), repository.partial(etag)) if path.exists())
+        return max((path.stat().st_size for path in found), default=0)
 
     @property
     def transfers(self) -> int:
@@ -163,7 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), b"", {})
             return
         content = self.hub.files[name]
+        here = self.hub.here(name)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "no-range" else 0
+        with self.hub.guard:
+            self.hub.begun.append((start, here))
         if start >= len(content):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return
@@ -188,9 +200,10 @@ class _Handler(BaseHTTPRequestHandler):
         stop = len(body) // 2 if fault in ("short", "stall") else len(body)
         for place in range(0, stop, _BLOCK):
             block = body[place : min(place + _BLOCK, stop)]
-            self.wfile.write(block)
+            # Before it goes: whoever has it may look at the count at once.
             with self.hub.guard:
                 self.hub.sent += len(block)
+            self.wfile.write(block)
             if self.hub.bytes_per_second is not None:
                 time.sleep(len(block) / self.hub.bytes_per_second)
         self.hub.half_sent.set()

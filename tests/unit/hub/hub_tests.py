@@ -14,16 +14,23 @@ from tests.unit.hub.wheels import Card
 
 
 def running_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub that ``HF_ENDPOINT`` names, a cache of its own (the one of ``HF_HOME``), and no patience."""
+    """A hub that ``HF_ENDPOINT`` names, a cache of its own (the one of ``HF_HOME``), and no pauses."""
     constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 5)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 30)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 30)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
     monkeypatch.setattr(hf_transfer, "_PAUSE_SECONDS", 0.0)
     with serve() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break a transfer off in which nothing comes for half a second."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
 
 
 def source(file: str = FILE, **more: object) -> HubSource:

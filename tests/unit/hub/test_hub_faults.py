@@ -16,7 +16,7 @@ from local_llms.errors import ChecksumMismatch, DownloadError
 from local_llms.hub import hf_transfer
 from local_llms.hub.hf_cache import Repository, hub_cache
 from tests.unit.hub.fake_hub import FILE, REPOSITORY, FakeHub, model
-from tests.unit.hub.hub_tests import get, running_hub
+from tests.unit.hub.hub_tests import get, impatient, running_hub
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def nothing_counts(hub: FakeHub) -> bool:
 
 
 @pytest.mark.parametrize("fault", ["short", "less", "stall"])
-def test_a_broken_transfer_goes_on_where_it_stopped(hub: FakeHub, fault: str) -> None:
+def test_a_broken_transfer_goes_on_where_it_stopped(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    if fault == "stall":
+        impatient(monkeypatch)
     hub.faults.append(fault)
     content = hub.files[FILE]
     assert get().read_bytes() == content
@@ -122,6 +124,8 @@ def test_a_hub_that_tells_a_wrong_size(hub: FakeHub) -> None:
 @pytest.mark.parametrize("fault", ["short", "stall", "503"])
 def test_a_hub_that_never_gets_better(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(hf_transfer, "TRIES", 2)
+    if fault == "stall":
+        impatient(monkeypatch)
     content = hub.files[FILE]
     hub.faults.extend([fault, "503", "503", "503"])
     with pytest.raises(DownloadError, match=r"answered 503 .* What has arrived is kept"):

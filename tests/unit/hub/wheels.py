@@ -87,8 +87,9 @@ def serve(wheel: Path) -> Iterator[Index]:
             if kind != "text/html":
                 self.wfile.flush()
                 index.half_sent.set()
-                if index.held is not None:
-                    index.held.wait(60)
+                held = index.held
+                if held is not None:
+                    held.wait(60)
             self.wfile.write(body[half:])
 
         def log_message(self, format: str, *arguments: object) -> None:
