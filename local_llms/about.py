@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from local_llms import backends
 from local_llms.backends.base import BackendInfo
 from local_llms.catalog import AdapterCard, ModelCard, find_template
 from local_llms.catalog.schema import CommercialUse, HubSource, ModelKind, PackageSource
 from local_llms.hub import cached, size_of
-from local_llms.hub.facts import FileFacts, facts_of
+from local_llms.hub.adapter_facts import AdapterFacts, adapter_facts_of
+from local_llms.hub.facts import facts_of
+from local_llms.hub.file_facts import FileFacts
 from local_llms.options import LoadingOptions, parse_options
-from local_llms.resolve import ModelName, choose_template, find_source
+from local_llms.resolve import ModelName, ModelSource, choose_template, find_source
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is known of a model. Sizes in bytes, 0 or None where unknown; ``path`` is None while it is not here."""
+    """What is known of a model or adapter. Sizes in bytes, 0 or None where unknown; ``path`` is None while it is not
+    here.
+
+    ``kind`` is "adapter" where what was named makes nothing by itself, and is given as ``adapter=`` beside a model.
+    """
 
     name: str
     path: Path | None
     size: int | None
     download: int | None
-    kind: ModelKind
+    kind: ModelKind | Literal["adapter"]
     family: str | None
     architecture: str | None
     parameters: int
+    layers: int
+    vocabulary_size: int
+    vocabulary: str
+    """Which vocabulary it is and why, in words, where the model's file does not carry it."""
     quantization: str | None
     trained_context_length: int
     template: str | None
@@ -40,6 +50,10 @@ class About:
     notes: str
     adapter: str | None = None
     """The catalog's adapter that was named, which is used over the model."""
+    change: str | None = None
+    """What an adapter does to a model, in words."""
+    base: str | None = None
+    """What an adapter calls the model that it was trained on; None where it does not tell."""
     can_be_fetched: bool = False
     """Whether somebody offers the files; where not, ``notes`` say how one comes by them."""
 
@@ -47,7 +61,8 @@ class About:
 def describe(model: ModelName | None = None, *, family: str | None = None, **loading: Any) -> About:
     """What ``load_model`` with the same arguments would load. Reads the file's header; fetches and loads nothing.
 
-    Raises ModelNotFound, ModelFileError, OptionError or UnknownOption.
+    An adapter's folder or file is described too, though nothing is loaded of it alone. Raises ModelNotFound,
+    ModelFileError, AdapterError, OptionError or UnknownOption.
     """
     options = parse_options(LoadingOptions, "describe()", loading)
     if options.template is not None:
@@ -55,6 +70,9 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
     source = find_source(model, family)
     card = source.card
     path = source.here()
+    change = None if path is None else adapter_facts_of(path)
+    if path is not None and change is not None:
+        return _of_adapter(source, path, change)
     facts = FileFacts() if path is None else facts_of(path)
     backend, backend_reason = None, "chosen once the file is here"
     if path is not None:
@@ -70,6 +88,9 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
         family=card.family if card else family,
         architecture=facts.architecture,
         parameters=facts.parameters or (card.parameters if card else 0),
+        layers=facts.layers,
+        vocabulary_size=facts.vocabulary_size,
+        vocabulary=facts.vocabulary,
         quantization=facts.quantization,
         trained_context_length=facts.context_length or (card.context_length if card else 0),
         template=chosen.template.name if chosen else None,
@@ -82,6 +103,35 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
         notes=card.notes if card else "",
         adapter=f"{source.adapter.name} over {source.adapter.base}" if source.adapter else None,
         can_be_fetched=source.hub is not None or bool(card and card.sources),
+    )
+
+
+def _of_adapter(source: ModelSource, path: Path, facts: AdapterFacts) -> About:
+    return About(
+        name=source.name,
+        path=path,
+        size=size_of(path),
+        download=None,
+        kind="adapter",
+        family=None,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        layers=0,
+        vocabulary_size=0,
+        vocabulary="",
+        quantization=facts.quantization,
+        trained_context_length=0,
+        template=None,
+        template_reason="an adapter is asked in the template of its model, or in one given as template=",
+        backend=None,
+        backend_reason="that of its model, which is loaded with adapter=",
+        licence="unknown",
+        licence_source="",
+        commercial_use="unknown",
+        notes="",
+        change=facts.change,
+        base=facts.base or None,
+        can_be_fetched=source.hub is not None,
     )
 
 

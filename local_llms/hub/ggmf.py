@@ -2,22 +2,18 @@
 
 A header of six 32-bit numbers (magic, version, vocabulary, width, layers, number type), then the tensors one after the
 other: number of dimensions, length of the name, number type, the dimensions (the fastest first), the name, the numbers.
-Little-endian. Layout: RWKV/rwkv.cpp:docs/FILE_FORMAT.md; how it differs from a checkpoint of the training program:
-RWKV/rwkv.cpp:python/convert_pytorch_to_ggml.py. Quantized types changed with version 101, which has ggml's of today.
+Little-endian. Layout: RWKV/rwkv.cpp:docs/FILE_FORMAT.md. Quantized types changed with version 101, which has ggml's of
+today.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from local_llms.errors import MissingDependency, ModelFileError
+from local_llms.errors import ModelFileError
 from local_llms.hub.gguf_types import TENSOR_TYPES, TensorType
 
 MAGIC = b"fmgg"
@@ -29,24 +25,28 @@ _HEADER = struct.Struct("<6I")
 _TENSOR = struct.Struct("<3I")
 _BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()}
 _TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q5_0", 8: "Q5_1", 9: "Q8_0"}
-_MIXED = "rwkvag"
-"""Version 7: what has a mixing of its own, in the order in which one tensor has them all."""
 _MOST_DIMENSIONS = 3
 _LONGEST_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class GgmfTensor:
+    """One tensor: its shape as in PyTorch, the slowest dimension first, and the byte where its numbers begin."""
+
     name: str
     kind: TensorType
     shape: tuple[int, ...]
-    """As in PyTorch: the slowest dimension first."""
     offset: int
+
+    @property
+    def elements(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) // self.kind.block * self.kind.size
+        return self.elements // self.kind.block * self.kind.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,7 @@ class GgmfFile:
     width: int
     layers: int
     quantization: str
-    tensors: tuple[_Tensor, ...]
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The tensors by name, in the shapes of the training program; quantized ones as float32.
-
-        Raises MissingDependency where a quantized file needs a library that is missing.
-        """
-        data = np.memmap(self.path, np.uint8, mode="c")
-        stored = {tensor.name: _array(data, tensor) for tensor in self.tensors}
-        return dict(_as_trained(stored))
+    tensors: tuple[GgmfTensor, ...]
 
 
 def is_ggmf(start: bytes) -> bool:
@@ -95,7 +86,7 @@ def _read(path: Path) -> GgmfFile:
             raise _bad(path, f"its version is {version} instead of 100 or 101")
         if kind not in _TYPES:
             raise _bad(path, f"its number type is {kind}")
-        tensors: list[_Tensor] = []
+        tensors: list[GgmfTensor] = []
         names: set[str] = set()
         place = _HEADER.size
         while place < size:
@@ -116,7 +107,7 @@ def _read(path: Path) -> GgmfFile:
     return GgmfFile(path, vocabulary, width, layers, _TYPES[kind], tuple(tensors))
 
 
-def _tensor(path: Path, data: bytes, place: int, version: int) -> _Tensor:
+def _tensor(path: Path, data: bytes, place: int, version: int) -> GgmfTensor:
     """The tensor whose description begins at byte ``place``; ``data`` is what stands there."""
     if len(data) < _TENSOR.size:
         raise _bad(path, f"it ends within the description of a tensor, at byte {place}")
@@ -142,43 +133,7 @@ def _tensor(path: Path, data: bytes, place: int, version: int) -> _Tensor:
     shape = struct.unpack_from(f"<{dimensions}I", data, _TENSOR.size)[::-1]
     if 0 in shape or shape[-1] % kind.block:
         raise _bad(path, f"{name} of type {kind.name} has the shape {shape}")
-    return _Tensor(name, kind, shape, place + end + length)
-
-
-def _array(data: NDArray[np.uint8], tensor: _Tensor) -> NDArray[np.generic]:
-    part = data[tensor.offset : tensor.offset + tensor.size]
-    if tensor.kind.block == 1:
-        # Names of any length stand in between, so numbers begin anywhere: a copy puts them where numbers may be.
-        return np.array(part).view("<f4" if tensor.kind.name == "F32" else "<f2").reshape(tensor.shape)
-    try:
-        from gguf import GGMLQuantizationType
-        from gguf.quants import dequantize
-    except ImportError as error:
-        raise MissingDependency("gguf", extra="rwkv", purpose="A quantized file of rwkv.cpp") from error
-    rows = part.reshape(*tensor.shape[:-1], -1)
-    return np.asarray(dequantize(rows, GGMLQuantizationType[tensor.kind.name]))
-
-
-def _as_trained(stored: dict[str, NDArray[np.generic]]) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Undo how rwkv.cpp arranges tensors for ggml, where torch's order is another one."""
-    sixth, seventh = "blocks.0.att.time_maa_x" in stored, "blocks.0.att.r_k" in stored
-    for name, array in stored.items():
-        last = name.rsplit(".", 1)[-1]
-        if last == "x_rwkvag" and len(array) == len(_MIXED):
-            for which, mix in zip(_MIXED, array, strict=True):
-                yield name.removesuffix(_MIXED) + which, mix
-        elif seventh and last in ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"):
-            yield name, array.T
-        elif sixth and last == "time_decay":
-            yield name, array.reshape(-1)
-        elif last in ("time_maa_w1", "time_decay_w1", "time_decay_w2"):
-            yield name, array.T
-        elif last == "time_maa_w2" and array.ndim == _MOST_DIMENSIONS:
-            yield name, array.swapaxes(-1, -2)
-        elif last in ("time_decay", "time_faaaa", "time_first") and array.ndim == _MOST_DIMENSIONS:
-            yield name, array[..., 0]
-        else:
-            yield name, array
+    return GgmfTensor(name, kind, shape, place + end + length)
 
 
 def _bad(path: Path, what: str, advice: str = "It is truncated or damaged: fetch it again.") -> ModelFileError:

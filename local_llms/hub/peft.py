@@ -36,6 +36,10 @@ _REFUSED = {
     "use_dora": "DoRA",
     "use_qalora": "QA-LoRA",
     "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "arrow_config": "a router of several LoRAs (Arrow)",
+    "lora_bias": "a LoRA with biases (lora_bias)",
     "enable_lora": "a LoRA of merged layers (enable_lora)",
     "alora_invocation_tokens": "an activated LoRA",
     "layer_replication": "a LoRA over repeated layers (layer_replication)",
@@ -43,6 +47,8 @@ _REFUSED = {
     "trainable_token_indices": "a LoRA with tokens of its own (trainable_token_indices)",
 }
 """Keys of a configuration that change what an adapter computes, and are not understood here."""
+_OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to begin a training (``init_lora_weights``) that take something out of the base's weights first."""
 _VOCABULARY = ("embed_tokens", "lm_head", "embed_in", "embed_out", "wte", "word_embeddings", "output_layer")
 """What models call the matrices that have a row for each token."""
 
@@ -94,7 +100,7 @@ def changes_vocabulary(path: Path) -> bool:
     """
     if not is_peft(path):
         return False
-    if _read_config(path).get("modules_to_save"):
+    if read_peft_config(path).get("modules_to_save"):
         return True
     if (path / WEIGHTS).is_file():
         names = list(_read(path / WEIGHTS).tensors)
@@ -110,7 +116,7 @@ def read_peft(path: Path, *, extra: str) -> PeftAdapter:
     """
     if not path.is_dir():
         raise AdapterError(f"{path} is no PEFT folder. Give the folder that {CONFIG} lies in.")
-    config = _read_config(path)
+    config = read_peft_config(path)
     weights = _weights(path, extra)
     halves: dict[str, dict[str, str]] = {}
     whole: dict[str, str] = {}
@@ -133,7 +139,8 @@ def read_peft(path: Path, *, extra: str) -> PeftAdapter:
     return PeftAdapter(path, config, weights, modules, whole, copies)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_peft_config(path: Path) -> dict[str, Any]:
+    """The configuration of a PEFT folder. Raises AdapterError where it is damaged or of a kind that is not computed."""
     file = path / CONFIG
     try:
         if file.stat().st_size > 1 << 20:
@@ -154,6 +161,13 @@ def _read_config(path: Path) -> dict[str, Any]:
                 f"{path} is {what}, which cannot be computed here. Give an ordinary LoRA, or merge it into its model "
                 "and give that."
             )
+    begun = config.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(_OTHER_BASES):
+        raise AdapterError(
+            f"{path} was begun with {begun!r}, which changes the weights of its base, so over the base itself it would "
+            "answer wrongly. Save it once more as an ordinary LoRA (path_initial_model_for_weight_conversion in PEFT), "
+            "or merge it into its model and give that."
+        )
     return config
 
 

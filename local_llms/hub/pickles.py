@@ -32,7 +32,7 @@ LEFT_OUT = "left_out"
 
 _LAYOUT = 1
 """Of converted files. Another number makes every one anew."""
-_WRAPPERS = ("state_dict", "model", "module")
+WRAPPERS = ("state_dict", "model", "module")
 """Names under which training programs put the weights beside other things."""
 _TYPES = {
     "float64": "F64",
@@ -104,7 +104,7 @@ def read_pickle(path: Path, *, extra: str) -> tuple[dict[str, torch.Tensor], lis
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except _DAMAGES as error:
         raise _bad(path, f"{type(error).__name__}: {_first_line(error)}") from error
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):

@@ -5,7 +5,7 @@ time, and nothing global. Of the rwkv package only the World vocabulary is read;
 
 ====================  ==================================================================================
 ``files``             which files hold RWKV weights
-``ggmf``              the file format of rwkv.cpp
+``ggmf``              the tensors of an rwkv.cpp file
 ``checkpoint``        weights of any format
 ``weights``           tensors taken by name, checked for their shape
 ``batch``             the tokens of several sequences as rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from local_llms.backends.rwkv.files import is_safetensors, weights_file
-from local_llms.backends.rwkv.ggmf import is_ggmf, read_ggmf
+from local_llms.backends.rwkv.ggmf import arrays_of
 from local_llms.backends.rwkv.weights import Weights
 from local_llms.errors import ModelFileError
+from local_llms.hub.ggmf import is_ggmf, read_ggmf
 from local_llms.hub.pickles import LEFT_OUT, as_safetensors
+from local_llms.hub.rwkv_facts import context_of
 
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
-_CONTEXT = re.compile(r"ctx(\d{3,7})")
 _GGML_EPSILON = 1e-5
 """What rwkv.cpp takes for the group norm of version 5."""
 
@@ -45,11 +45,12 @@ class Checkpoint:
     def open(cls, path: Path) -> Checkpoint:
         """Open a file, or the one in a folder. Raises ModelFileError, MissingDependency and DownloadError."""
         file, start = weights_file(path)
-        match = _CONTEXT.search(file.name)
-        context = int(match[1]) if match else 0
+        context = context_of(file.name)
         if is_ggmf(start):
             found = read_ggmf(file)
-            tensors: dict[str, torch.Tensor] = {name: torch.from_numpy(array) for name, array in found.arrays().items()}
+            tensors: dict[str, torch.Tensor] = {
+                name: torch.from_numpy(array) for name, array in arrays_of(found).items()
+            }
             return cls(file, tensors, found.quantization, _matrix_type(tensors), True, context)
         tensors, metadata = _read_safetensors(file if is_safetensors(start) else as_safetensors(file, extra="rwkv"))
         if "_strategy" in json.loads(metadata.get(LEFT_OUT, "[]")):

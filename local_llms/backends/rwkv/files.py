@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from local_llms.backends.rwkv.ggmf import is_ggmf
 from local_llms.errors import ModelFileError
+from local_llms.hub.ggmf import is_ggmf
 from local_llms.hub.pickles import peek
 
 _MARK = b"blocks.0.att."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,15 +13,8 @@ from local_llms.backends.rwkv.batch import Batch
 from local_llms.backends.rwkv.layers import ChannelMix, Norm, TimeMix
 from local_llms.backends.rwkv.states import Block, StateShape
 from local_llms.backends.rwkv.weights import Weights
+from local_llms.hub.rwkv_facts import layers_of, version_of
 
-_LAYER = re.compile(r"blocks\.(\d{1,4})\.")
-_MARKS = {
-    "7": "blocks.0.att.r_k",
-    "6": "blocks.0.att.time_maa_x",
-    "5": "blocks.0.att.ln_x.weight",
-    "4": "blocks.0.att.time_mix_k",
-}
-"""Major version → the first weight of a layer that tells it, the newest version first."""
 _Halves = tuple[Sequence[tuple[TimeMix, ChannelMix]], StateShape]
 _READERS: dict[str, Callable[[Weights, int, int], _Halves]] = {
     "7": rwkv7.read_layers,
@@ -61,7 +53,7 @@ class Network:
         if len(shape) != 2 or 0 in shape:
             raise weights.bad(f"emb.weight has the shape {shape}")
         size, width = shape
-        version = version_of(weights)
+        version = _version(weights)
         count = _layer_count(weights)
         first_norm = Norm.read(weights, "blocks.0.ln0", width)
         halves, states = _READERS[version[0]](weights, count, width)
@@ -109,21 +101,16 @@ class Network:
         return functional.linear(wanted.to(self.head.dtype), self.head).float()
 
 
-def version_of(weights: Weights) -> str:
+def _version(weights: Weights) -> str:
     """The version that the names and shapes of the weights tell. Raises ModelFileError where there is none."""
-    major = next((version for version, mark in _MARKS.items() if mark in weights), None)
-    if major is None:
+    found = version_of({name: tuple(tensor.shape) for name, tensor in weights.tensors.items()})
+    if found is None:
         raise weights.bad("no version of RWKV has such weights", "Look for the original .pth of the model.")
-    if major != "5":
-        return major
-    if "blocks.0.att.gate.weight" not in weights:
-        return "5"
-    shape = weights.shape("blocks.0.att.time_decay")
-    return "5.2" if len(shape) > 1 and shape[1] > 1 else "5.1"
+    return found
 
 
 def _layer_count(weights: Weights) -> int:
-    numbers = {int(match[1]) for name in weights.tensors if (match := _LAYER.match(name))}
+    numbers = layers_of(weights.tensors)
     if numbers != set(range(len(numbers))) or not numbers:
         raise weights.bad(f"of {max(numbers, default=0) + 1} layers only {len(numbers)} are there")
     return len(numbers)

@@ -8,10 +8,8 @@ from typing import Protocol
 
 from local_llms.backends.rwkv.greedy import byte_vocabulary, world_file, world_vocabulary
 from local_llms.errors import MissingDependency, ModelFileError
+from local_llms.hub.rwkv_facts import BYTES_SIZE, PILE_SIZE, WORLD_SIZE, vocabulary_of
 
-WORLD_SIZE = 65536
-PILE_SIZE = 50277
-BYTES_SIZE = 256
 TOKENIZER_FILES = ("20B_tokenizer.json", "tokenizer.json")
 _PILE_END = "<|endoftext|>"
 
@@ -57,9 +55,9 @@ def choose_vocabulary(file: Path, rows: int) -> tuple[Vocabulary, str]:
     """
     if rows == WORLD_SIZE:
         path = world_file(file.parent)
-        return _fitting(world_vocabulary(path), rows, path), f"RWKV World, since it has {rows} tokens ({path.name})"
+        return _fitting(world_vocabulary(path), rows, path), f"{vocabulary_of(rows)} ({path.name})"
     if rows == BYTES_SIZE:
-        return byte_vocabulary(), f"single bytes, since it has {rows} tokens"
+        return byte_vocabulary(), str(vocabulary_of(rows))
     for name in TOKENIZER_FILES:
         path = file.with_name(name)
         if path.is_file():

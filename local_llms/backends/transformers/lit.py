@@ -20,14 +20,11 @@ from local_llms.backends.transformers.parts import Parts, Vocabulary
 from local_llms.backends.transformers.vocabularies import vocabulary_of
 from local_llms.backends.transformers.weights import EXTRA, Weights
 from local_llms.errors import ModelFileError, UnsupportedFeature
+from local_llms.hub.folder_facts import LIT_CONFIGS, LIT_WEIGHTS
 from local_llms.hub.pickles import as_safetensors
 
 if TYPE_CHECKING:
     import torch
-
-_WEIGHTS = ("lit_model.pth", "lit-llama.pth")
-_CONFIGS = ("model_config.yaml", "lit_config.json")
-"""Of LitGPT: today's name, and that of 2023."""
 
 _HEADS = {4096: 32, 5120: 40, 6656: 52, 8192: 64}
 """Size → heads of the models that Lit-LLaMA knows; its checkpoints do not say it."""
@@ -37,20 +34,20 @@ _LAYER = re.compile(r"^transformer\.h\.(\d+)\.")
 
 def claims(path: Path) -> str | None:
     """A folder with one of their weight files."""
-    name = next((name for name in _WEIGHTS if (path / name).is_file()), None)
+    name = next((name for name in LIT_WEIGHTS if (path / name).is_file()), None)
     return None if name is None else f"it is a folder with {name}"
 
 
 def load(path: Path, options: LoadOptions) -> Parts:
     """Read a checkpoint. Raises ModelFileError, OptionError, UnsupportedFeature and MissingDependency."""
-    file = next(path / name for name in _WEIGHTS if (path / name).is_file())
+    file = next(path / name for name in LIT_WEIGHTS if (path / name).is_file())
     weights = Weights([as_safetensors(file, extra=EXTRA)])
     tensors = weights.tensors()
-    named = next((path / name for name in _CONFIGS if (path / name).is_file()), None)
+    named = next((path / name for name in LIT_CONFIGS if (path / name).is_file()), None)
     if any(name.endswith(".attn.c_attn.weight") for name in tensors):
         config, found = _lit_llama(file, tensors, _read(named) if named is not None else {})
     elif named is None:
-        raise ModelFileError(f"{path} has no {_CONFIGS[0]}, which describes the model. Fetch it again.")
+        raise ModelFileError(f"{path} has no {LIT_CONFIGS[0]}, which describes the model. Fetch it again.")
     else:
         config, found = _litgpt(named, tensors, _read(named))
     return assemble(path, config, found, _tokenizer(path), options, stored=weights.dtype)

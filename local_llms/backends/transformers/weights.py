@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from local_llms.backends.transformers.files import read_json
 from local_llms.errors import ModelFileError
+from local_llms.hub.folder_facts import WEIGHTS
 from local_llms.hub.pickles import as_safetensors
 from local_llms.hub.safetensors_file import read_safetensors
 
@@ -19,8 +20,6 @@ EXTRA = "transformers"
 """The extra of this package that brings what this backend needs."""
 
 _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_NAMES = (("model", ".safetensors"), ("pytorch_model", ".bin"))
-"""How the library calls weights, in the order in which they are looked for."""
 
 
 class Weights:
@@ -64,7 +63,7 @@ class Weights:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder has weight files of the names that the library gives them."""
-    return any((folder / f"{stem}{suffix}{tail}").is_file() for stem, suffix in _NAMES for tail in ("", ".index.json"))
+    return any((folder / f"{stem}{suffix}{tail}").is_file() for stem, suffix in WEIGHTS for tail in ("", ".index.json"))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -73,7 +72,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises ModelFileError where there are none or a part is missing, MissingDependency, and DownloadError where the
     cache has no room.
     """
-    for stem, suffix in _NAMES:
+    for stem, suffix in WEIGHTS:
         index, single = folder / f"{stem}{suffix}.index.json", folder / f"{stem}{suffix}"
         names = _parts(index, suffix) if index.is_file() else [single.name] if single.is_file() else []
         files = [folder / name for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import subprocess
@@ -77,13 +78,13 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def rwkv_cpp() -> bytes:
-    """The beginning of a file of rwkv.cpp (version 101), whose magic number LLaMA's old files have too."""
+    """A file of rwkv.cpp (version 101) with little in it. LLaMA's old files have its magic number too."""
     layers, width, size = 1, 32, 64
-    names: dict[str, tuple[int, ...]] = {"emb.weight": (width, size)}
+    names: dict[str, tuple[int, ...]] = {"emb.weight": (width, size), "blocks.0.ln1.weight": (width,)}
     content = b"fmgg" + struct.pack("<5I", 101, size, width, layers, 0)
     for name, shape in names.items():
         content += struct.pack("<3I", len(shape), len(name), 0) + struct.pack(f"<{len(shape)}I", *shape) + name.encode()
-        content += bytes(4 * width * size)
+        content += bytes(4 * math.prod(shape))
     return content
 
 

@@ -100,6 +100,16 @@ WRONG = {
     "no type": {"peft_type": None},
     "DoRA": {"use_dora": True},
     "an activated LoRA": {"alora_invocation_tokens": [1, 2]},
+    "QA-LoRA": {"use_qalora": True},
+    "KaSA": {"kasa_config": {"beta": 1e-4}},
+    "a router": {"arrow_config": {"top_k": 2}},
+    "biases of its own": {"lora_bias": True},
+    "repeated layers": {"layer_replication": [[0, 2], [1, 3]]},
+    "tokens of its own": {"trainable_token_indices": [3]},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "PiSSA, fast": {"init_lora_weights": "pissa_niter_16"},
+    "OLoRA": {"init_lora_weights": "OLoRA"},
+    "LoftQ": {"init_lora_weights": "loftq"},
     "merged layers": {"enable_lora": [True, False, True]},
     "a pattern that runs without end": {"alpha_pattern": {"(a+)+$": 3}},
     "no number": {"lora_alpha": "much"},
@@ -112,6 +122,43 @@ WRONG = {
 def test_configurations_that_cannot_be_used(tmp_path: Path, case) -> None:
     with pytest.raises(AdapterError):
         read(folder(tmp_path / "a", **WRONG[case]))
+
+
+OF_2023 = {
+    "base_model_name_or_path": "decapoda-research/llama-7b-hf",
+    "bias": "none",
+    "enable_lora": None,
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "merge_weights": False,
+    "modules_to_save": None,
+    "peft_type": "LORA",
+    "r": 4,
+    "target_modules": ["q_proj", "v_proj"],
+}
+"""As alpaca-lora's adapters have it, those without a task_type."""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"task_type": "CAUSAL_LM"}, {"fan_in_fan_out": True}, {"init_lora_weights": "gaussian"}, {"bias": "all"}],
+)
+def test_configurations_of_2023_are_read(tmp_path: Path, more) -> None:
+    path = folder(tmp_path / "a", {**pair(Q), **pair(V)})
+    (path / "adapter_config.json").write_text(json.dumps({**OF_2023, **more}))
+    found = read(path)
+    assert {name: module.strength for name, module in found.modules.items()} == {Q: 4.0, V: 4.0}
+    assert found.base == "decapoda-research/llama-7b-hf"
+    assert not changes_vocabulary(path)
+
+
+@pytest.mark.parametrize("name", ["lora_magnitude_vector.weight", "lora_B.bias", "bias"])
+def test_what_else_is_trained_is_not_left_out(tmp_path: Path, name: str) -> None:
+    """Whether or not the configuration speaks of it."""
+    more = {f"base_model.model.{Q}.{name}": np.ones(6, np.float32)}
+    assert list(read(folder(tmp_path / "a", {**pair(Q), **more})).whole) == [f"{Q}.{name}"]
 
 
 @pytest.mark.parametrize(

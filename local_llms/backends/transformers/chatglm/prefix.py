@@ -18,9 +18,7 @@ import torch
 from local_llms.backends.transformers.parts import Network, Prefix
 from local_llms.backends.transformers.weights import Weights, has_weights, weight_files
 from local_llms.errors import AdapterError, UnsupportedFeature
-
-NAMES = "prefix_encoder."
-"""In the names of the weights of a prefix."""
+from local_llms.hub.adapter_facts import PREFIX
 
 _EMBEDDING = "embedding.weight"
 _PROJECTION = ("trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias")
@@ -50,10 +48,10 @@ def read_prefix(path: Path, network: Network) -> PrefixAdapter | None:
     if not path.is_dir() or not has_weights(path):
         return None
     tensors = {
-        name.split(NAMES, 1)[1]: torch.from_numpy(file.read(name)).float()
+        name.split(PREFIX, 1)[1]: torch.from_numpy(file.read(name)).float()
         for file in Weights(weight_files(path)).files
         for name in file.tensors
-        if NAMES in name
+        if PREFIX in name
     }
     if not tensors:
         return None
