@@ -148,14 +148,14 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
 def adapter_path(adapter: str) -> Path:
     """The folder or file that ``adapter=`` means: a path, ``hf:org/repo``, or a name of the catalog.
 
-    It is fetched where it is not here yet. Raises AdapterError where there is none, OptionError for a wrong name after
-    ``hf:``, and what ``fetch`` raises.
+    It is fetched where it is not here yet. A file of weights means its folder. Raises AdapterError where there is none,
+    OptionError for a wrong name after ``hf:``, and what ``fetch`` raises.
     """
     if adapter.startswith(PREFIX):
-        return fetch_named(parse_hub_name(adapter), want="adapter").absolute()
+        return _folder_of(fetch_named(parse_hub_name(adapter), want="adapter").absolute())
     path = Path(adapter).expanduser()
     if path.exists():
-        return path.resolve()
+        return _folder_of(path.resolve())
     try:
         card = find_adapter(adapter)
     except ModelNotFound as error:
@@ -166,6 +166,10 @@ def adapter_path(adapter: str) -> Path:
     if card.commercial_use == "no":
         _say_once(card.name, card.licence)
     return fetch(card, want="adapter").absolute()
+
+
+def _folder_of(path: Path) -> Path:
+    return path.parent if path.suffix in (".safetensors", ".bin") and path.is_file() else path
 
 
 def _over_its_base(name: str, adapter: AdapterCard) -> ModelSource:

@@ -135,7 +135,9 @@ def _of_the_hub() -> Iterator[KeptModel]:
                 parts = tuple(part for part in all_parts(file) if part in files)
                 yield _kept(repository, commit, file, Selection(parts))
             model, adapter = chosen_here(repository, commit, "model"), chosen_here(repository, commit, "adapter")
-            for selection in (model, adapter if adapter != model else None):
+            if model is not None and adapter is not None and set(adapter.files) <= set(model.files):
+                adapter = None
+            for selection in (model, adapter):
                 if selection is not None and selection.folder:
                     yield _kept(repository, commit, None, selection)
 

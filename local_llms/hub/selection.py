@@ -2,8 +2,8 @@
 
 A model is one GGUF file, or one in several parts; a folder as transformers reads it (``config.json``, and
 ``model.safetensors`` or an index of shards); a checkpoint of LitGPT (``lit_model.pth``); an adapter of PEFT
-(``adapter_config.json``); or a single file of weights, such as a ``.pth`` of RWKV. Weights as safetensors are preferred
-to pickles, and nothing that is program code is ever chosen.
+(``adapter_config.json``), or a P-tuning prefix, whose files are called as a model's; or a single file of weights, such
+as a ``.pth`` of RWKV. Weights as safetensors are preferred to pickles, and nothing that is program code is ever chosen.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def the_one(files: Collection[str], want: Want) -> Selection | None:
     ggufs = gguf_models(files)
     if len(ggufs) == 1:
         return Selection(all_parts(ggufs[0]))
+    if want == "adapter" and (prefix := _prefix(files)) is not None:
+        return prefix
     whole = folders(files)
     if whole:
         return whole[0]
@@ -146,6 +148,15 @@ def _adapter(files: Collection[str]) -> Selection | None:
     if weights is None or "adapter_config.json" not in files:
         return None
     return Selection((weights, "adapter_config.json", *_matching(files, _TOKENIZER)), True)
+
+
+def _prefix(files: Collection[str]) -> Selection | None:
+    """A P-tuning prefix: its weights have the names of a model's, and their configuration may be missing."""
+    weights = next((file for file in _WEIGHTS if file in files), None)
+    if weights is None:
+        return None
+    index = weights if weights.endswith(".index.json") else None
+    return Selection((weights, *_matching(files, ("config.json",))), True, index)
 
 
 def _matching(files: Collection[str], patterns: tuple[str, ...]) -> list[str]:

@@ -130,6 +130,18 @@ def test_a_model_and_an_adapter_in_one_repository(hub: FakeHub) -> None:
     assert held(fetch_named(NAME)) == adapter | model
 
 
+@pytest.mark.parametrize("config", [True, False])
+def test_a_prefix_of_p_tuning(hub: FakeHub, config: bool) -> None:
+    """Its files are called as a model's; of the tokenizer, which is the base's, nothing is needed."""
+    needed = put(hub, {"pytorch_model.bin": b"prefix" * 500, **({"config.json": b"{}"} if config else {})})
+    put(
+        hub, {"ice_text.model": b"pieces", "trainer_state.json": b"{}", "training_args.bin": b"x", "optimizer.pt": b"x"}
+    )
+    path = fetch_named(NAME, want="adapter")
+    assert held(path) == needed
+    assert cached_named(NAME, want="adapter") == path
+
+
 def test_the_only_weights_of_a_repository(hub: FakeHub) -> None:
     put(hub, {"RWKV-x070-World-0.1B.pth": b"state" * 500, "README.md": b"#", "training_args.bin": b"x"})
     path = fetch_named(NAME)
