@@ -100,6 +100,7 @@ class LoadedModel:
         self._hold.atexit = False  # the pool closes everything itself
         with self._shared.use() as engine:
             if adapter is not None and not self._adapter.built_in:
+                engine.prepare_adapter(adapter)
                 engine.open_adapter(adapter).result()
             self._chosen = choose_template(options.template, family, source.card, engine.info)
             self._info = describe(
@@ -173,6 +174,7 @@ class LoadedModel:
                 logprobs=logprobs or bool(token_callbacks),
                 top_logprobs=top_logprobs,
             )
+            _prepare_adapter(engine, request)
             return engine.submit(request, observers=token_callbacks)
 
     async def asubmit(self, prompt: PromptInput, **options: Any) -> Stream:
@@ -180,7 +182,7 @@ class LoadedModel:
         size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
         # What is compiled or fetched may be here already, but only a thread can find that out without waiting.
         slow = {*CONSTRAINTS, "adapter", "tools"}
-        if self._shared.loaded and size < LONG_PROMPT and slow.isdisjoint(options):
+        if self._shared.loaded and size < LONG_PROMPT and slow.isdisjoint(options) and self._has_adapter():
             await _turns.next()
             return self.submit(prompt, **options)
         return await asyncio.to_thread(self.submit, prompt, **options)
@@ -340,6 +342,12 @@ class LoadedModel:
             raise EngineClosed(f"The model {self._info.name} was closed. Load it again with load_model().")
         return self._shared.use()
 
+    def _has_adapter(self) -> bool:
+        """Whether the handle's own adapter is in memory, as it is unless somebody else had the weights loaded anew."""
+        path = None if self._adapter.built_in else self._adapter.path
+        with self._use() as engine:
+            return path is None or engine.has_adapter(path)
+
     def _try_submit(self, prompt: PromptInput, may_wait: bool, options: dict[str, Any]) -> Stream | None:
         """A stream, or None where the queue is full and there is an answer to wait for."""
         try:
@@ -355,6 +363,7 @@ class LoadedModel:
         with self._use() as engine:
             engine.check_generates()
             request, front = score_request(engine, text, call, self._adapter)
+            _prepare_adapter(engine, request)
             return engine.submit(request), request, front
 
     def _template(self, name: str | None) -> ChosenTemplate:
@@ -371,6 +380,11 @@ class LoadedModel:
         if self._card is not None:
             return dict(self._card.sampling)
         return dict(find_family(self._family).sampling) if self._family is not None else {}
+
+
+def _prepare_adapter(engine: Engine, request: Request) -> None:
+    if request.adapter is not None:
+        engine.prepare_adapter(request.adapter.path)
 
 
 _OWN_NAMES = tuple(signature(LoadedModel.submit).parameters)[2:-1]

@@ -6,10 +6,10 @@ A backend holds **sequences**, numbered from 0 to ``max_sequences - 1``: per seq
 what the library keeps of them (rows of a KV cache, or a recurrent state). A sequence that was never used or was freed
 is empty.
 
-Threads: ``tokenize``, ``token_bytes`` and ``info`` may be used from any thread. Everything else is called by one
-thread, the engine's, except ``interrupt``. After ``close`` every method raises EngineClosed; in a forked child,
-EngineForked. A call that breaks the rules below is a mistake of the caller's code: it raises ValueError and changes
-nothing.
+Threads: ``tokenize``, ``token_bytes`` and ``info`` may be used from any thread, and ``open_adapter`` too, also while
+``decode`` runs. Everything else is called by one thread, the engine's, except ``interrupt``. After ``close`` every
+method raises EngineClosed; in a forked child, EngineForked. A call that breaks the rules below is a mistake of the
+caller's code: it raises ValueError and changes nothing.
 """
 
 from __future__ import annotations
@@ -167,6 +167,9 @@ class Backend(Protocol):
 
     def open_adapter(self, path: Path) -> None:
         """Load an adapter beside the weights, where it stays until ``close``. Opening it again does nothing.
+
+        May be called from any thread, for different adapters from several at once. What takes long in it, such as
+        converting files, must not hold a running ``decode`` up.
 
         Raises AdapterError where it is damaged or does not fit this model, UnsupportedFeature where this backend or
         this model takes none; what was opened before stays open.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 from local_llms.backends.base import Backend
@@ -16,8 +18,19 @@ Stamp = frozenset[tuple[str, int, int]]
 """Name, time of change in nanoseconds and bytes of every file of an adapter."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of opening an adapter as its files were then."""
+
+    stamp: Stamp
+    seconds: float
+    error: LocalLLMError | ValueError | None
+
+
 class Adapters:
-    """Opens each adapter once. ``ask`` may be called from any thread, everything else from the engine's."""
+    """Opens each adapter once. ``prepare`` and ``ask`` may be called from any thread, everything else from the
+    engine's.
+    """
 
     def __init__(self, backend: Backend, tell: Callable[[Path, float], object]) -> None:
         """``tell`` hears of each adapter that was opened, and how many seconds that took."""
@@ -25,6 +38,32 @@ class Adapters:
         self._tell = tell
         self._opened: dict[Path, Stamp] = {}
         self._asked: deque[tuple[Path, Future[None]]] = deque()
+        self._outcomes: dict[Path, _Outcome] = {}
+        self._preparing: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+    def prepare(self, path: Path) -> None:
+        """Do in the calling thread what takes long, so that nobody's tokens wait for it.
+
+        Several threads do it once, and one that failed is tried again. It raises nothing: ``open`` tells what came of
+        it.
+        """
+        if self.is_prepared(path):
+            return
+        with self._preparing[path]:
+            if self.is_prepared(path):
+                return
+            stamp, started = _stamp(path), time.monotonic()
+            error: LocalLLMError | ValueError | None = None
+            try:
+                self._backend.open_adapter(path)
+            except (LocalLLMError, ValueError) as found:
+                error = found
+            self._outcomes[path] = _Outcome(stamp, time.monotonic() - started, error)
+
+    def is_prepared(self, path: Path) -> bool:
+        """Whether it is in memory, so that ``prepare`` has nothing to do."""
+        outcome = self._outcomes.get(path)
+        return path in self._opened or (outcome is not None and outcome.error is None)
 
     def ask(self, path: Path) -> Future[None]:
         """Have an adapter opened soon; the future fails with what ``open`` raises."""
@@ -46,10 +85,14 @@ class Adapters:
         stamp = _stamp(path)
         known = self._opened.get(path)
         if known is None:
-            started = time.monotonic()
-            self._backend.open_adapter(path)
-            self._opened[path] = stamp
-            self._tell(path, time.monotonic() - started)
+            outcome = self._outcomes.get(path)
+            if outcome is None or (outcome.error is not None and outcome.stamp != stamp):
+                self.prepare(path)
+                outcome = self._outcomes[path]
+            if outcome.error is not None:
+                raise outcome.error
+            self._opened[path] = outcome.stamp
+            self._tell(path, outcome.seconds)
         elif stamp and stamp != known:
             raise AdapterError(
                 f"The adapter {path} was opened before and its files have changed since. Close the model and load it "

@@ -82,6 +82,20 @@ class Engine:
             )
         return self._worker.embed(texts)
 
+    def prepare_adapter(self, path: Path) -> None:
+        """Open an adapter in the calling thread, before a request names it: the engine's own goes on meanwhile.
+
+        What is wrong with it is told by ``open_adapter``, and by the stream of a request. Raises UnsupportedFeature and
+        EngineForked.
+        """
+        self._check_process()
+        self.check_generates()
+        self._worker.adapters.prepare(path)
+
+    def has_adapter(self, path: Path) -> bool:
+        """Whether an adapter is in memory, so that ``prepare_adapter`` takes no time."""
+        return self._worker.adapters.is_prepared(path)
+
     def open_adapter(self, path: Path) -> Future[None]:
         """Have an adapter opened before a request names it, to learn early whether it fits.
 

@@ -107,6 +107,11 @@ class Worker:
             self._changed.notify()
         return task.future
 
+    @property
+    def adapters(self) -> Adapters:
+        """Of other threads' concern are ``prepare`` and ``is_prepared``."""
+        return self._adapters
+
     def open_adapter(self, path: Path) -> Future[None]:
         """Have an adapter opened, so that requests may name it. Raises EngineClosed."""
         with self._changed:

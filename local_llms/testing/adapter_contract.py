@@ -17,7 +17,8 @@ A test module subclasses ``AdapterContract`` and gives it two fixtures: ``load``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,23 @@ class AdapterContract(SharedBackend):
         backend.free(0)
         backend.decode([Chunk(0, 0, ids[:3], "none")])
         assert _distance(backend.decode([Chunk(1, 20, ids[20:])], kind), expected) <= self.tolerance
+
+    def test_one_is_opened_while_another_thread_computes(
+        self, load: Callable[[], Backend], backend: Backend, adapter: Path
+    ) -> None:
+        """By several threads at once, as callers do before they submit; what is computed meanwhile is as ever."""
+        backend.open_adapter(adapter)
+        base, full = _rows(backend, None), _rows(backend, Adapter(adapter))
+        other, computed = load(), 0
+        with ThreadPoolExecutor(4) as threads:
+            openings = [threads.submit(other.open_adapter, adapter) for _ in range(4)]
+            while computed == 0 or not all(opening.done() for opening in openings):
+                assert _distance(_rows(other, None), base) <= self.tolerance
+                computed += 1
+            for opening in openings:
+                opening.result()
+        assert _distance(_rows(other, Adapter(adapter)), full) <= self.tolerance
+        other.close()
 
     def test_an_adapter_that_was_not_opened_is_refused(self, backend: Backend, tmp_path: Path) -> None:
         """ValueError, and nothing has changed."""

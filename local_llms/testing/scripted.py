@@ -155,7 +155,7 @@ class ScriptedBackend:
 
     def open_adapter(self, path: Path) -> None:
         """A file that ``write_adapter`` made. Raises AdapterError for any other."""
-        self._begin()
+        self._check_open()
         if path in self._adapters:
             return
         content = path.read_bytes() if path.is_file() else b""

@@ -1,7 +1,10 @@
 """``adapter=``: on a handle, on the classes of both frameworks, and per call; one set of weights serves them all."""
 
+import asyncio
 import json
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,92 @@ def test_what_is_no_adapter_is_refused_at_once(model, tmp_path: Path, wrong) -> 
         with pytest.raises(AdapterError, match=wrong):
             loaded.generate("Hi", adapter=path)
         assert loaded.generate("Hi").text == "0"
+
+
+class SlowToOpen(ScriptedBackend):
+    """Opens no adapter before it is allowed to, and notes in which threads it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__(tells_its_adapter)
+        self.allowed = threading.Event()
+        self.asked_in: list[str] = []
+
+    def open_adapter(self, path: Path) -> None:
+        self.asked_in.append(threading.current_thread().name)
+        assert self.allowed.wait(30)
+        super().open_adapter(path)
+
+
+@pytest.fixture
+def slow():
+    """A model whose adapters take long to be opened, and the backend that it is loaded with."""
+    backend = SlowToOpen()
+    with scripted_model(backend) as model:
+        yield model, backend
+        backend.allowed.set()
+
+
+@pytest.mark.parametrize("way", ["a call", "a score", "a handle"])
+def test_opening_an_adapter_holds_up_nobody(slow, four, six, way) -> None:
+    """What takes long is done in the thread of whoever asks for it, once for all who ask at the same time."""
+    model, backend = slow
+    with load_model(model) as loaded, ThreadPoolExecutor(3) as threads:
+
+        def ask() -> str:
+            if way == "a score":
+                loaded.score("Hi", adapter=four)
+            elif way == "a handle":
+                with load_model(model, adapter=four) as handle:
+                    return handle.generate("Hi").text
+            return loaded.generate("Hi", adapter=four).text
+
+        asked = [threads.submit(ask) for _ in range(2)]
+        wait_until(lambda: backend.asked_in, "the adapter is being opened")
+        other = threads.submit(loaded.generate, "Hi", adapter=six)
+        wait_until(lambda: len(backend.asked_in) == 2, "another one is being opened beside it")
+        assert [loaded.generate("Hi").text for _ in range(3)] == ["0"] * 3
+        assert not any(future.done() for future in (*asked, other))
+        backend.allowed.set()
+        assert [future.result(30) for future in asked] == ["4", "4"]
+        assert other.result(30).text == "6"
+        assert "local-llms-engine" not in backend.asked_in
+        assert sorted(backend.opened) == sorted([four, six])
+        assert loaded.stats().adapters == 2
+
+
+async def test_opening_an_adapter_holds_no_event_loop_up(slow, four) -> None:
+    model, backend = slow
+    with load_model(model) as loaded:
+        tuned = asyncio.create_task(loaded.agenerate("Hi", adapter=four))
+        scored = asyncio.create_task(loaded.ascore("Hi", adapter=four))
+        while not backend.asked_in:
+            await asyncio.sleep(0)
+        assert (await loaded.agenerate("Hi")).text == "0"
+        assert not tuned.done()
+        backend.allowed.set()
+        assert (await tuned).text == "4"
+        assert (await scored).token_ids
+    assert backend.opened == [four]
+
+
+async def test_weights_that_came_back_without_the_adapter(model, four) -> None:
+    """Somebody else may have had them loaded again: then the adapter is opened in a thread, for its handle asks."""
+    with load_model(model, idle_unload=0.05) as plain, load_model(model, adapter=four, idle_unload=0.05) as tuned:
+        wait_until(lambda: model.backends[0].closed, "the weights are freed")
+        assert plain.generate("Hi").text == "0"
+        assert (await tuned.agenerate("Hi")).text == "4"
+
+
+def test_a_failure_is_told_to_each_who_asks_and_may_pass(model, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(b"?")
+    with load_model(model) as loaded:
+        for _ in range(2):
+            with pytest.raises(AdapterError, match="no scripted adapter"):
+                loaded.generate("Hi", adapter=wrong)
+        write_adapter(wrong, 7)
+        assert loaded.generate("Hi", adapter=wrong).text == "7"
+        assert loaded.stats().failed == 2
 
 
 def test_a_scale_without_an_adapter(model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,21 @@ class Loras:
         self._native = native
         self._base = base
         self._opened: dict[Path, Any] = {}
+        # llama.cpp keeps a list of them with the model, without a lock.
+        self._loading = threading.Lock()
         self._current: Adapter | None = None
 
     def open(self, path: Path) -> None:
         """See ``Backend.open_adapter``. Raises AdapterError."""
-        with self._native as native:
+        self._native.check_process()
+        self._native.check_open()
+        if path in self._opened:
+            return
+        # Reading and converting is of no concern to the loaded model, so it may be closed meanwhile.
+        file = check_lora(path, self._base)
+        with self._native as native, self._loading:
             if path in self._opened:
                 return
-            file = check_lora(path, self._base)
             with Listening() as heard:
                 pointer = lib.llama_adapter_lora_init(native.model, os.fsencode(file))
             # A NULL pointer is an object like any other, but false.

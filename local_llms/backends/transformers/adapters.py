@@ -17,7 +17,10 @@ class Adapters:
         self._opened: dict[Path, LoadedAdapter] = {}
 
     def open(self, path: Path) -> None:
-        """See ``Backend.open_adapter``. Raises AdapterError, MissingDependency and DownloadError."""
+        """See ``Backend.open_adapter``. Nothing of the network is changed, so any thread may do it.
+
+        Raises AdapterError, MissingDependency and DownloadError.
+        """
         if path not in self._opened:
             self._opened[path] = self._read(path)
 
