@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ from numpy.typing import NDArray
 from local_llms.backends.ctransformers import child
 from local_llms.errors import DecodeError, EngineClosed, ModelLoadError
 
+PATIENCE = 30.0
+"""Seconds that a process which was told to stop may go on with the few tokens that it is at, before it is ended."""
+_LOOK = 0.2
+"""Seconds between two looks at whether it was told to."""
 _WORDS = 600
 """Bytes of what the library printed last, for an error's text."""
 
@@ -101,15 +107,24 @@ class Child:
         self.context, self.vocabulary = known["context"], known["vocabulary"]
 
     def evaluate(
-        self, tokens: Sequence[int], position: int, *, batch: int, threads: int, logits: bool
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        batch: int,
+        threads: int,
+        logits: bool,
+        stopped: threading.Event | None = None,
     ) -> NDArray[np.float32] | None:
         """Compute tokens from a position on, over what the process knows before it; the row after the last one.
+
+        ``stopped``: once it is set, a process that does not answer is ended after a while.
 
         Raises ChildDied where the process ended, DecodeError where the library refused, EngineClosed after ``kill``.
         """
         data = child.EVALUATE.pack(position, batch, threads, logits, len(tokens))
         try:
-            row = self._ask(b"E", data + np.asarray(tokens, "<i4").tobytes())
+            row = self._ask(b"E", data + np.asarray(tokens, "<i4").tobytes(), stopped)
         except ChildDied as error:
             raise ChildDied(f"{error} Only this request is lost: the next one starts it again.") from None
         return np.frombuffer(row, "<f4") if logits else None
@@ -125,7 +140,7 @@ class Child:
         """Take away what is left of the process. Nobody may be in a call any more."""
         self._end()
 
-    def _ask(self, letter: bytes, data: bytes) -> bytes:
+    def _ask(self, letter: bytes, data: bytes, stopped: threading.Event | None = None) -> bytes:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             self._check_open()
@@ -133,6 +148,8 @@ class Child:
         try:
             child.write_all(process.stdin.fileno(), child.HEAD.pack(letter, len(data)) + data)
             answers = process.stdout.fileno()
+            if stopped is not None and not _answers(answers, stopped):
+                process.kill()
             head = child.read_exactly(answers, child.HEAD.size)
             kind, length = child.HEAD.unpack(head) if len(head) == child.HEAD.size else (b"", 0)
             rest = child.read_exactly(answers, length)
@@ -178,6 +195,17 @@ class Child:
                     pipe.close()
         if said is not None:
             said.close()
+
+
+def _answers(number: int, stopped: threading.Event) -> bool:
+    """Wait until there is something to read, which is the end as well; False where that takes too long."""
+    end: float | None = None
+    while sys.platform != "win32" and not select.select([number], [], [], _LOOK)[0]:
+        if stopped.is_set():
+            end = end or time.monotonic() + PATIENCE
+            if time.monotonic() > end:
+                return False
+    return True
 
 
 def _signal_name(number: int) -> str:

@@ -68,7 +68,7 @@ class Sequences:
         self._held[sequence] = []
 
     def interrupt(self) -> None:
-        """Make a running ``decode`` stop before its next call of the library."""
+        """Make a running ``decode`` stop before its next call of the library; one that hangs is ended after a while."""
         self._interrupted.set()
 
     def _compute(self, tokens: list[int], chunk: Chunk) -> list[Logits]:
@@ -96,7 +96,14 @@ class Sequences:
     def _evaluate(self, tokens: list[int], start: int, end: int, *, wanted: bool) -> Logits | None:
         # Should the call fail, nobody knows what the library wrote where.
         self._computed = self._computed[:start]
-        row = self._child.evaluate(tokens[start:end], start, batch=self._step, threads=self._threads, logits=wanted)
+        row = self._child.evaluate(
+            tokens[start:end],
+            start,
+            batch=self._step,
+            threads=self._threads,
+            logits=wanted,
+            stopped=self._interrupted,
+        )
         self._computed = tokens[:end]
         if row is not None and len(row) != self._info.vocabulary_size:
             raise DecodeError(f"ctransformers gave {len(row)} logits for {self._info.vocabulary_size} tokens.")

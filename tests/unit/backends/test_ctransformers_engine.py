@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,8 @@ from typing import Any
 import pytest
 
 from local_llms import load_model
-from local_llms.errors import DecodeError, RequestCancelled
+from local_llms.backends.ctransformers import process
+from local_llms.errors import DeadlineExceeded, DecodeError, RequestCancelled
 from local_llms.models import LoadedModel
 from tests import ggml_files
 
@@ -105,6 +109,71 @@ def test_cancelling_leaves_the_model_in_order(model: LoadedModel) -> None:
     with pytest.raises(RequestCancelled):
         stream.result()
     assert model.generate(PROMPTS[2], **GREEDY).token_ids == expected
+
+
+@pytest.mark.parametrize("way", ["cancel", "timeout"])
+def test_a_process_that_hangs_is_ended(model: LoadedModel, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """It costs the requests that give it up, and nobody waits for ever."""
+    monkeypatch.setattr(process, "PATIENCE", 0.3)
+    expected = model.generate(PROMPTS[2], **GREEDY).token_ids
+    child = child_of(model)
+    hung, starts = child.pid, child.starts
+    os.kill(hung, signal.SIGSTOP)
+    stream = model.stream(PROMPTS[0], **GREEDY, **({"timeout": 0.5} if way == "timeout" else {}))
+    other = model.stream(PROMPTS[2], **GREEDY)
+    if way == "cancel":
+        while not model.stats().running:
+            time.sleep(0.005)
+        stream.cancel()
+    with pytest.raises(RequestCancelled if way == "cancel" else DeadlineExceeded):
+        stream.result()
+    assert other.result().token_ids == expected
+    assert child.starts == starts + 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+
+
+def test_killed_at_any_moment_it_costs_a_request_and_nothing_else(model: LoadedModel) -> None:
+    """Every answer is what it is alone, or an error that says what happened."""
+    chance = random.Random(11)
+    expected = {prompt: model.generate(prompt, **GREEDY).token_ids for prompt in PROMPTS}
+    child = child_of(model)
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(chance.uniform(0.0, 0.12)):
+            number = child.pid
+            if number is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, chance.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM]))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    answered, failures = 0, []
+    try:
+        while child.starts < 8:
+            streams = [(prompt, model.stream(prompt, **GREEDY)) for prompt in PROMPTS]
+            for prompt, stream in streams:
+                try:
+                    assert stream.result().token_ids == expected[prompt]
+                    answered += 1
+                except DecodeError as error:
+                    failures.append(str(error))
+    finally:
+        over.set()
+        killer.join()
+    assert failures
+    assert all("died (SIG" in text or "could not be started" in text for text in failures), failures
+    assert [model.generate(prompt, **GREEDY).token_ids for prompt in PROMPTS] == list(expected.values())
+    stats = model.stats()
+    assert (stats.failed, stats.finished) == (len(failures), answered + 2 * len(PROMPTS))
+
+
+def test_what_the_library_prints_stays_with_the_process(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with load_model(path, template="plain", threads=1, context_length=128) as loaded:
+        loaded.generate(PROMPTS[0], **GREEDY)
+        os.kill(child_of(loaded).pid, signal.SIGABRT)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_text_is_scored(model: LoadedModel) -> None:
