@@ -50,13 +50,16 @@ def demo(
     The first run fetches two small models, about 180 MB together.
     """
     options = {**loading, **DEFAULTS, **call}
+    # First, so that a folder without texts is told before anything is fetched.
+    files = _manual() if folder is None else read_folder(folder)
     answer_with_langchain(model, options, prompt)
-    if folder is not None:
-        answer_about(read_folder(folder), question or FOLDER_QUESTION, model, embedding, options)
-        return
+    answer_about(files, question or (MANUAL_QUESTION if folder is None else FOLDER_QUESTION), model, embedding, options)
+
+
+def _manual() -> list[TextFile]:
     with tempfile.TemporaryDirectory(prefix="local-llms-") as temporary:
         write_manual(Path(temporary))
-        answer_about(read_folder(Path(temporary)), question or MANUAL_QUESTION, model, embedding, options)
+        return read_folder(Path(temporary))
 
 
 def answer_with_langchain(model: str | None, options: dict[str, Any], prompt: str) -> None:

@@ -1,4 +1,4 @@
-"""Entry point of ``local-llms``: the list of commands."""
+"""The list of commands of ``local-llms``; ``program`` runs it."""
 
 from __future__ import annotations
 
@@ -93,8 +93,3 @@ def _build(name: str) -> Any:
     single = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
     single.command(name)(command(COMMANDS[name]))
     return typer.main.get_command(single)
-
-
-def main() -> None:
-    """Run the command line. Exit codes: 0, 1 for an error of this package, 2 for wrong usage, 130 after Ctrl-C."""
-    app()

@@ -20,11 +20,14 @@ def measure_apart(task: Task) -> Measurement:
     folder = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", PROGRAM],
+        # -P: a module in the current folder is not taken for one of Python's.
+        [sys.executable, "-P", "-m", PROGRAM],
         input=json.dumps(asdict(task)),
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
+        # Ctrl-C is for this process, which then ends the other one.
+        start_new_session=True,
     )
     try:
         answer = json.loads(done.stdout)

@@ -15,7 +15,7 @@ import pytest
 from local_llms.models import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, "-c", "from local_llms.cli.main import main; main()"]
+PROGRAM = [sys.executable, "-c", "from local_llms.cli.program import main; main()"]
 
 pytestmark = pytest.mark.real
 

@@ -25,7 +25,7 @@ def test_help_lists_every_command(run: Run) -> None:
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom local_llms.cli.main import main\nsys.argv = ['local-llms', '--help']\n"
+        "import sys\nfrom local_llms.cli.program import main\nsys.argv = ['local-llms', '--help']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         f"found = [name for name in {HEAVY!r} if name in sys.modules]\nassert not found, found\n"
     )
