@@ -41,7 +41,7 @@ HELD_TO = ("schema", "schema_in_prompt", "regex", "choices", "grammar", "tools",
 CALL_NAMES = (*CallOptions.model_fields, *HELD_TO, "model", "input_text", "logprobs", "top_logprobs", "token_callbacks")
 """What one call may set."""
 
-_OF_A_CALL = ("timeout", "input_text", "adapter_scale", "context_overflow", "logprobs", "top_logprobs")
+_OF_A_CALL = ("timeout", "input_text", "adapter_scale", "thinking", "context_overflow", "logprobs", "top_logprobs")
 """Fields besides sampling that are handed over with every call."""
 
 
@@ -176,6 +176,9 @@ class GenerationFields(ModelFields, SamplingOptions):
     )
     adapter_scale: float | None = Field(
         default=None, allow_inf_nan=False, description="How strong the adapter is: 1 as trained, 0 not at all."
+    )
+    thinking: bool | None = Field(
+        default=None, description="Whether the model thinks before it answers; None: as its template has it."
     )
     context_overflow: Literal["error", "drop_oldest"] | None = Field(
         default=None,

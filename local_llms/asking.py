@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from local_llms.backends.base import Adapter
+from local_llms.catalog import Template, with_thinking
 from local_llms.constraints import Constraint, constraint_of, heed, json_value, outline
 from local_llms.engine import Engine, Request, room_for
 from local_llms.errors import EmptyPrompt, OptionError
 from local_llms.options import CallOptions
 from local_llms.prompts import Prompt, check_length, check_not_empty, encode, encode_within, render
-from local_llms.resolve import ChosenTemplate, adapter_path
+from local_llms.resolve import adapter_path
+from local_llms.thinking import thinking_in
 from local_llms.tools import ToolUse, as_dictionaries, constraint_for, format_of, spoken
 from local_llms.types import Completion, Message, SamplingParams, Score
 
@@ -54,7 +56,7 @@ class ModelAdapter:
 
 def answer_request(
     engine: Engine,
-    chosen: ChosenTemplate,
+    template: Template,
     prompt: PromptInput,
     call: CallOptions,
     *,
@@ -77,30 +79,45 @@ def answer_request(
     if schema_in_prompt and held_to.get("schema") is not None:
         messages = _with_outline(messages, outline(held_to["schema"]))
     check_not_empty(messages, input)
-    params = call.resolve(defaults, chosen.template.stop)
+    template = with_thinking(template, call.thinking)
+    params = call.resolve(defaults, template.stop)
+    constraint = _constraint(template, held_to, tools)
 
-    constraint = _constraint(chosen, held_to, tools)
+    def written(some: Sequence[Message]) -> Prompt:
+        return write(template, some, input, tools, call.thinking)
+
+    whole = written(messages)
 
     def ids_of(some: Sequence[Message]) -> list[int]:
-        return encode(write(chosen, some, input, tools), engine.backend, room_for(info))
+        return encode(whole if len(some) == len(messages) else written(some), engine.backend, room_for(info))
 
     dropped: tuple[Message, ...] = ()
     if call.context_overflow == "drop_oldest":
         ids, dropped = encode_within(messages, ids_of, room_for(info) - _room_for_answer(params, room_for(info)))
     else:
         ids = ids_of(messages)
-    stop_ids = (info.special_tokens.get(text) for text in chosen.template.stop_tokens)
+    stop_ids = (info.special_tokens.get(text) for text in template.stop_tokens)
     return Request(
         prompt_ids=tuple(ids),
         params=params if constraint is None else heed(constraint, params, call.stop),
         end_ids=info.end_ids.union(number for number in stop_ids if number is not None),
         # What a grammar asks for is there for whoever reads the answer by it.
-        trims_answer=chosen.template.trims_answer and constraint is None,
+        trims_answer=template.trims_answer and constraint is None,
         logprobs=logprobs or top_logprobs > 0,
         top_logprobs=top_logprobs,
         deadline=_deadline(call),
         adapter=adapter.for_call(call),
         constraint=None if constraint is None else engine.constraints.compile(constraint),
+        # The prompt ends alike, whatever was left out of it.
+        thinking=thinking_in(
+            template.thinking,
+            whole,
+            engine.backend,
+            wanted=call.thinking,
+            most=params.max_thinking_tokens,
+            stop=template.stop,
+            exact=constraint is not None,
+        ),
         dropped_messages=dropped,
     )
 
@@ -114,22 +131,29 @@ def _with_outline(messages: Sequence[Message], shape: str) -> Sequence[Message]:
     return [*messages[:place], asked, *messages[place + 1 :]]
 
 
-def write(chosen: ChosenTemplate, messages: Sequence[Message], input: str | None, tools: ToolUse | None) -> Prompt:
-    """The prompt of a conversation, with the tools that may be called in it."""
-    form = format_of(chosen.template)
+def write(
+    template: Template,
+    messages: Sequence[Message],
+    input: str | None,
+    tools: ToolUse | None,
+    thinking: bool | None,
+) -> Prompt:
+    """The prompt of a conversation, with the tools that may be called in it. Raises what ``with_thinking`` raises."""
+    template = with_thinking(template, thinking)
+    form = format_of(template)
     shown = tools.callable if tools is not None else ()
     listed = as_dictionaries(shown) if shown and not form.describe else None
-    return render(chosen.template, spoken(messages, form, shown), input=input, tools=listed)
+    return render(template, spoken(messages, form, shown), input=input, tools=listed, thinking=thinking)
 
 
-def _constraint(chosen: ChosenTemplate, held_to: Mapping[str, Any], tools: ToolUse | None) -> Constraint | None:
+def _constraint(template: Template, held_to: Mapping[str, Any], tools: ToolUse | None) -> Constraint | None:
     if tools is None:
         return constraint_of(**held_to)
     others = [name for name, value in held_to.items() if value is not None and name != "schema"]
     if others:
         raise OptionError(f"{others[0]}= and tools contradict each other. With tools an answer may have a schema=.")
     schema = held_to.get("schema")
-    return constraint_for(format_of(chosen.template), tools, None if schema is None else json_value(schema))
+    return constraint_for(format_of(template), tools, None if schema is None else json_value(schema))
 
 
 def score_request(engine: Engine, text: str, call: CallOptions, adapter: ModelAdapter) -> tuple[Request, int]:

@@ -162,7 +162,7 @@ class LoadedModel:
             engine.check_generates()
             request = answer_request(
                 engine,
-                self._template(call.template),
+                self._template(call.template).template,
                 prompt,
                 call,
                 input=input,
@@ -290,15 +290,23 @@ class LoadedModel:
         names = [] if use is None else [tool.name for tool in use.callable]
         return ReplyReader(format_of(self._template(template).template), names)
 
-    def count_tokens(self, prompt: PromptInput, *, input: str | None = None, tools: Sequence[Tool] = ()) -> int:
+    def count_tokens(
+        self,
+        prompt: PromptInput,
+        *,
+        input: str | None = None,
+        tools: Sequence[Tool] = (),
+        thinking: bool | None = None,
+    ) -> int:
         """Tokens that ``generate`` would send for this prompt, template, tools and BOS included."""
         use = ToolUse.of(tools, None, None)
         with self._use() as engine:
-            return len(encode(write(self._template(None), messages_of(prompt), input, use), engine.backend))
+            written = write(self._template(None).template, messages_of(prompt), input, use, thinking)
+            return len(encode(written, engine.backend))
 
-    def render(self, prompt: PromptInput, *, input: str | None = None) -> str:
+    def render(self, prompt: PromptInput, *, input: str | None = None, thinking: bool | None = None) -> str:
         """The text that ``generate`` would send."""
-        return text_of(write(self._template(None), messages_of(prompt), input, None))
+        return text_of(write(self._template(None).template, messages_of(prompt), input, None, thinking))
 
     def preview(
         self, messages: Sequence[MessageLike], *, tools: Sequence[Mapping[str, Any]] = (), **options: Any

@@ -89,6 +89,9 @@ class SamplingOptions(BaseModel):
     logit_bias: dict[int, float] | None = Field(default=None, description="Token id → number added to its logit.")
     seed: int | None = Field(default=None, ge=0)
     max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to generate.")
+    max_thinking_tokens: int | None = Field(
+        default=None, ge=0, description="The most tokens of a thought; then it is closed, and the answer begins."
+    )
     stop: list[str] | None = Field(default=None, description="Strings that end the answer; not part of it.")
 
     @field_validator("stop", mode="before")
@@ -115,6 +118,9 @@ class CallOptions(SamplingOptions):
 
     template: str | None = Field(default=None, description="Name of another prompt template for this call.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds after which the request is given up.")
+    thinking: bool | None = Field(
+        default=None, description="Whether the model thinks before it answers; None: as its template has it."
+    )
     context_overflow: Literal["error", "drop_oldest"] | None = Field(
         default=None,
         description="What happens to a conversation that is too long; None: error. drop_oldest leaves out the oldest "

@@ -25,6 +25,7 @@ from local_llms.catalog import (
 )
 from local_llms.errors import AdapterError, ModelFileError, ModelNotFound, OptionError
 from local_llms.hub import PREFIX, HubName, cached, cached_named, fetch, fetch_named, parse_hub_name
+from local_llms.thinking import format_in
 
 ModelName = str | os.PathLike[str]
 
@@ -248,4 +249,4 @@ def _family_template(family: Family) -> ChosenTemplate | None:
 
 def _own_template(info: BackendInfo, source: str) -> Template:
     bos = next((text for text, number in info.special_tokens.items() if number == info.bos_id), "")
-    return Template(name="from-file", source=source, bos_token=bos, eos_token=info.eos_text)
+    return Template(name="from-file", source=source, bos_token=bos, eos_token=info.eos_text, thinking=format_in(source))

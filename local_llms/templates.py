@@ -33,10 +33,12 @@ def preview_template(
     tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
+    thinking: bool | None = None,
 ) -> Preview:
     """What a template of the catalog makes of messages, structure and content apart.
 
-    ``tools``: as JSON describes them; a template that has no place for them tells of them in words.
+    ``tools``: as JSON describes them; a template that has no place for them tells of them in words. ``thinking``: as
+    for ``render_prompt``.
 
     Raises ModelNotFound for an unknown name, and what ``render_prompt`` raises.
     """
@@ -49,6 +51,7 @@ def preview_template(
         tools=known,
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
+        thinking=thinking,
     )
 
 

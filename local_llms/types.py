@@ -35,7 +35,8 @@ class Message:
 
     ``content`` is text as the user or the model wrote it. It never becomes a special token, whatever it contains.
     ``tool_calls`` are the assistant's. The result of a call is a message of the role "tool", ``name`` is the tool's,
-    and ``failed`` says that it is an error.
+    and ``failed`` says that it is an error. ``reasoning`` is what the assistant thought before it said ``content``; a
+    template decides whether it is shown to the model again.
     """
 
     role: Role
@@ -43,6 +44,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     name: str = ""
     failed: bool = False
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ class SamplingParams:
       sampler uses 0.996.
     - ``logit_bias``: token id → number added to its logit.
     - ``seed``: the same seed on the same logits gives the same tokens. None takes a fresh one.
-    - ``max_tokens``: the most tokens to generate; None means as many as the context holds.
+    - ``max_tokens``: the most tokens to generate, those of a thought included; None means as many as the context holds.
+    - ``max_thinking_tokens``: the most tokens of a thought, which is then closed so that the answer begins; None sets
+      no bound of its own.
     - ``stop``: strings that end the answer; they are not part of it.
     """
 
@@ -82,6 +86,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     max_tokens: int | None = 512
+    max_thinking_tokens: int | None = None
     stop: tuple[str, ...] = ()
 
 
@@ -106,8 +111,9 @@ class TokenLogprob:
 class TokenEvent:
     """One sampled token.
 
-    ``text`` is what this token added to the answer. It is empty while a multi-byte character is incomplete or while
-    the text may still become a stop string; a later event then carries it. ``logprob`` is the natural logarithm of the
+    ``text`` is what this token added to the answer, and ``reasoning`` what it added to the thought in front of it. Both
+    are empty while a multi-byte character is incomplete or while the text may still become a stop string or a tag; a
+    later event then carries it. ``logprob`` is the natural logarithm of the
     token's probability under the model, before temperature and cuts; None unless it was asked for. ``top_logprobs`` are
     the most probable tokens at this place, the most probable first; empty unless they were asked for. ``data`` are the
     bytes that the token is by itself, whatever has become text; empty unless log-probabilities were asked for.
@@ -119,15 +125,21 @@ class TokenEvent:
     logprob: float | None = None
     top_logprobs: tuple[TokenLogprob, ...] = ()
     data: bytes = b""
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a request cost. ``cached_prompt_tokens`` of the ``prompt_tokens`` were not computed again."""
+    """Tokens that a request cost.
+
+    ``cached_prompt_tokens`` of the ``prompt_tokens`` were not computed again. ``reasoning_tokens`` of the
+    ``completion_tokens`` are the thought and its tags.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_prompt_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -155,7 +167,8 @@ class Timings:
 class Completion:
     """A finished answer.
 
-    ``token_ids`` are all tokens sampled, an end token included; ``text`` is without end token and stop string.
+    ``token_ids`` are all tokens sampled, thought and end token included; ``text`` is without thought, end token and
+    stop string. ``reasoning`` is the thought without its tags, "" where there is none.
     ``finish_reason`` is "stop" (the model ended, or a stop string came: then ``stop_match`` is that string) or "length"
     (``max_tokens``, or the context is full). ``token_logprobs`` and ``top_logprobs``, one entry per token, are empty
     unless they were asked for. ``dropped_messages`` are those that were left out so that the prompt fits.
@@ -170,6 +183,7 @@ class Completion:
     token_logprobs: tuple[float, ...] = ()
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
     dropped_messages: tuple[Message, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from local_llms.catalog import AdapterCard, Family, FileSource, HubSource, ModelCard, PackageSource, Template, families
+from local_llms.catalog import (
+    AdapterCard,
+    Family,
+    FileSource,
+    HubSource,
+    ModelCard,
+    PackageSource,
+    Template,
+    ThinkingFormat,
+    families,
+)
 from local_llms.cli.console import count_text, size_text
 from local_llms.templates import EXAMPLE, Places, places, preview_template
 from local_llms.types import Message
@@ -202,12 +212,18 @@ def _template(family: Family, template: Template) -> Iterator[str]:
             ["strings that end an answer", _markers(template.stop)],
             *([["system message of its own", _code(template.default_system)]] if template.default_system else []),
             *([["a call of a tool", _code(template.tools.call)]] if template.tools else []),
+            *([["a thought", _thought(template.thinking)]] if template.thinking else []),
             ["from", template.provenance or "–"],
         ],
     )
     for what, messages, given in _conversations(place):
         text = preview_template(template.name, messages, **given).text
         yield from ("", f"{what}{_end_of(text)}:", "", *_fenced(text.removesuffix("\n"), "text"))
+
+
+def _thought(form: ThinkingFormat) -> str:
+    usual = "usual, and `thinking=False` turns it off" if form.by_default else "comes with `thinking=True`"
+    return f"{_code(form.opening + '…' + form.closing)}: {usual}; see [reasoning](../reasoning.md)"
 
 
 def _conversations(place: Places) -> Iterator[tuple[str, Sequence[Message], dict[str, Any]]]:

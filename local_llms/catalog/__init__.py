@@ -11,7 +11,17 @@ from local_llms.catalog.registry import (
     list_adapters,
     list_models,
 )
-from local_llms.catalog.schema import AdapterCard, Family, FileSource, HubSource, ModelCard, PackageSource, Template
+from local_llms.catalog.schema import (
+    AdapterCard,
+    Family,
+    FileSource,
+    HubSource,
+    ModelCard,
+    PackageSource,
+    Template,
+    ThinkingFormat,
+)
+from local_llms.catalog.thinking import with_thinking
 
 __all__ = [
     "AdapterCard",
@@ -21,6 +31,7 @@ __all__ = [
     "ModelCard",
     "PackageSource",
     "Template",
+    "ThinkingFormat",
     "class_names",
     "default_model",
     "families",
@@ -30,4 +41,5 @@ __all__ = [
     "find_template",
     "list_adapters",
     "list_models",
+    "with_thinking",
 ]

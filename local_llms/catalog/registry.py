@@ -237,6 +237,9 @@ def _check_names(catalog: _Catalog, files: tuple[tuple[str, Family], ...]) -> No
     """Raise CatalogError where a file names a template or a base that no file has."""
     for file, family in files:
         uses = [("default_template", family.default_template)] if family.default_template else []
+        for template in family.templates:
+            others = (template.thinking.on, template.thinking.off) if template.thinking else ()
+            uses += [(f"the other template of {template.name}, for thinking,", name) for name in others if name]
         for card in (*family.models, *family.adapters):
             if card.template is None and not (isinstance(card, ModelCard) and card.kind == "embed"):
                 raise CatalogError(

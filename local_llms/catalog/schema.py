@@ -77,17 +77,57 @@ class ToolFormat(BaseModel):
         return self
 
 
+class ThinkingFormat(BaseModel):
+    """How a template's models think before they answer.
+
+    - ``opening``, ``closing``: what stands in front of a thought and behind it: a tag each, and white space around it
+      that belongs neither to the thought nor to the answer. The prompt may end with the opening, or within its tag;
+      else the model writes it, as the very first of its answer.
+    - ``by_default``: whether the models think where nobody says.
+    - ``on``, ``off``: the template with which they think, and that with which they do not. Where they are left out, it
+      is this one: it may read ``enable_thinking``, and a thought that it opens all the same is closed at once.
+    - ``provenance``: where the format is taken from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    opening: str = "<think>\n"
+    closing: str = "\n</think>\n\n"
+    by_default: bool = True
+    on: Name | None = None
+    off: Name | None = None
+    provenance: str = ""
+
+    @model_validator(mode="after")
+    def _has_two_tags(self) -> Self:
+        if not self.opening_tag or not self.closing_tag or self.opening_tag == self.closing_tag:
+            raise ValueError("opening and closing need a tag each, and not the same one")
+        return self
+
+    @property
+    def opening_tag(self) -> str:
+        """``opening`` without the white space around it."""
+        return self.opening.strip()
+
+    @property
+    def closing_tag(self) -> str:
+        """``closing`` without the white space around it."""
+        return self.closing.strip()
+
+
 class Template(BaseModel):
     """How messages become a prompt.
 
-    - ``source``: Jinja text. It sees ``messages`` (``role`` and ``content`` each), ``input``, ``tools``,
-      ``add_generation_prompt``, ``bos_token``, ``eos_token`` and ``default_system``.
+    - ``source``: Jinja text. It sees ``messages`` (``role`` and ``content`` each, and ``reasoning_content`` where the
+      assistant thought), ``input``, ``tools``, ``add_generation_prompt``, ``bos_token``, ``eos_token`` and
+      ``default_system``, and ``enable_thinking`` where somebody says whether to think.
     - ``bos_token``, ``eos_token``: marker texts; "" where the format has none.
     - ``stop``: strings that end an answer. ``stop_tokens``: marker texts whose tokens end it.
     - ``default_system``: the system message of a conversation that has none.
     - ``apart``: a regular expression. What it matches, from structure to structure, the model's own project tokenizes
       apart from what follows. Content matches as NUL characters only.
     - ``tools``: how these models call tools; None where that is only described to them in words.
+    - ``thinking``: how these models think before they answer; None where they do not.
     - ``trims_answer``: whether white space at the beginning of an answer belongs to the format: it is left out.
     - ``provenance``: where the format is taken from, as ``owner/repository:path@commit``.
     """
@@ -104,6 +144,7 @@ class Template(BaseModel):
     apart: str = ""
     trims_answer: bool = False
     tools: ToolFormat | None = None
+    thinking: ThinkingFormat | None = None
     provenance: str = ""
 
     @field_validator("apart")
@@ -249,5 +290,6 @@ __all__ = [
     "PackageSource",
     "Source",
     "Template",
+    "ThinkingFormat",
     "ToolFormat",
 ]

@@ -74,7 +74,8 @@ def _options(group: str) -> dict[str, inspect.Parameter]:
 
 
 def _annotation(name: str, field: FieldInfo, panel: str) -> Any:
-    names = [f"--{name.replace('_', '-')}"]
+    dashed = name.replace("_", "-")
+    names = [f"--{dashed}/--no-{dashed}" if _type(field.annotation) == bool | None else f"--{dashed}"]
     if name in _SHORT:
         names.append(_SHORT[name])
     option = typer.Option(*names, help=_help(field), rich_help_panel=panel, show_default=False)
@@ -94,7 +95,7 @@ def _help(field: FieldInfo) -> str:
 def _type(annotation: Any) -> Any:
     """What typer parses for a field: the library checks choices and ranges itself, with its own sentences."""
     for part in _parts(annotation):
-        if part in (int, float):
+        if part in (int, float, bool):
             return part | None
         if get_origin(part) is list:
             return list[str] | None

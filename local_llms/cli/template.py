@@ -39,6 +39,9 @@ def template(
     go_on: Annotated[
         bool, typer.Option("--continue", help="The last message begins an answer that is to be continued.")
     ] = False,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Whether the model is to think before it answers.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Show the tokens that this model is sent.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Write the prompt itself and nothing else.")] = False,
 ) -> None:
@@ -54,6 +57,7 @@ def template(
         "tools": () if tools is None else _json_list(tools, "--tools"),
         "add_generation_prompt": not no_generation_prompt,
         "continue_final_message": go_on,
+        "thinking": thinking,
     }
     shown = _preview(name, model, conversation, options)
     if text:

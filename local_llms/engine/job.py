@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_llms.backends.base import BackendInfo, Chunk
+from local_llms.engine.answer import Answer, Said
 from local_llms.engine.channel import Channel
 from local_llms.engine.logprobs import TokenNames, likely, log_probabilities
 from local_llms.engine.request import Request, Sequence, room_for
 from local_llms.engine.sampler import Allowed, Sampler
-from local_llms.engine.text import TextAssembler
 from local_llms.errors import AnswerCut, ConstraintError
 from local_llms.types import Completion, FinishReason, Timings, TokenEvent, TokenLogprob, Usage
 
@@ -38,12 +38,14 @@ class Job:
         self.matcher = None if request.constraint is None else request.constraint.matcher(request.end_ids)
         self.stuck: ConstraintError | None = None
         self._vocabulary_size = info.vocabulary_size
-        self._text = TextAssembler(request.params.stop, trims=request.trims_answer)
+        self._answer = Answer(
+            request.thinking, request.params.stop, trims=request.trims_answer, exact=request.constraint is not None
+        )
         self._token_bytes = token_bytes
         self._names = names
         room = room_for(info) - len(request.prompt_ids)
         self._limit = min(request.params.max_tokens or room, room)
-        self._pieces: list[str] = []
+        self._said: list[Said] = []
         self._logprobs: list[float] = []
         self._top_logprobs: list[tuple[TokenLogprob, ...]] = []
         self._submitted = now
@@ -57,7 +59,12 @@ class Job:
 
     def allowed(self) -> Allowed | None:
         """Which tokens may come next; None where all may. None may where the answer is ``stuck``."""
-        if self.matcher is None:
+        thought = self._answer.thought
+        if thought is not None and thought.forced:
+            only = np.zeros(self._vocabulary_size, dtype=np.bool_)
+            only[thought.forced[0]] = True
+            return only
+        if self.matcher is None or not self._answer.begun:
             return None
         try:
             return self.matcher.allowed()
@@ -76,6 +83,13 @@ class Job:
         """The outcome of a text that is scored: no answer; one log-probability for each token after the first."""
         return self._completion("length", now)
 
+    def settle(self, token: int) -> int:
+        """The token to take where this one was sampled: another one where it would end a thought in the wrong way."""
+        thought = self._answer.thought
+        if thought is None or thought.over or token < 0:
+            return token
+        return thought.settle(token, self._token_bytes(token), ends=token in self.request.end_ids)
+
     def look(self, row: NDArray[np.float32], token: int) -> TokenLogprobs | None:
         """The log-probability of a sampled token and what else was likely, where that is wanted."""
         if token < 0 or not self.request.logprobs:
@@ -89,36 +103,22 @@ class Job:
 
         Raises ConstraintError where the answer's grammar has become too complex to go on.
         """
-        if self.matcher is not None:
+        governed = self.matcher is not None and self._answer.begun
+        if self.matcher is not None and governed:
             self.matcher.accept(token)
         if self._first_token is None:
             self._first_token = now
         index = self.generated
         self.sequence.tokens.append(token)
-        reason: FinishReason | None = None
-        if token in self.request.end_ids:
-            reason, text = "stop", self._text.finish()
-        else:
-            text = self._text.push(
-                self._token_bytes(token), heed_stops=self.matcher is None or self.matcher.heeds_stops
-            )
-            if self._text.stop_match is not None:
-                reason = "stop"
-            elif self.matcher is not None and self.matcher.finished:
-                # Only an end token could follow, so it need not be computed.
-                reason = "stop"
-                text += self._text.finish()
-            elif self.generated >= self._limit:
-                reason = "length"
-                text += self._text.finish()
-        if text:
-            self._pieces.append(text)
-        event = TokenEvent(index, token, text)
+        reason, said = self._read(token, governed=governed)
+        if said.reasoning or said.text:
+            self._said.append(said)
+        event = TokenEvent(index, token, said.text, reasoning=said.reasoning)
         if seen is not None:
             own, others = seen
             self._logprobs.append(own.logprob)
             self._top_logprobs += [others] if others else []
-            event = TokenEvent(index, token, text, own.logprob, others, own.data)
+            event = TokenEvent(index, token, said.text, own.logprob, others, own.data, said.reasoning)
         self.channel.push(event)
         if reason is None:
             return None
@@ -126,23 +126,41 @@ class Job:
         cut = reason == "length" and self.matcher is not None and not self.matcher.complete
         return AnswerCut(completion) if cut else completion
 
+    def _read(self, token: int, *, governed: bool) -> tuple[FinishReason | None, Said]:
+        """What a token adds, and why it is the last one, if it is. ``governed``: by a grammar."""
+        if token in self.request.end_ids:
+            return "stop", self._answer.finish()
+        heeds = self.matcher is None or (governed and self.matcher.heeds_stops)
+        said = self._answer.push(token, self._token_bytes(token), heed_stops=heeds)
+        if self._answer.stop_match is not None:
+            return "stop", said
+        # Where a grammar is fulfilled only an end token could follow, so it need not be computed.
+        fulfilled = self.matcher is not None and governed and self.matcher.finished
+        if not fulfilled and self.generated < self._limit:
+            return None, said
+        rest = self._answer.finish()
+        return "stop" if fulfilled else "length", Said(said.reasoning + rest.reasoning, said.text + rest.text)
+
     def _completion(self, reason: FinishReason, now: float) -> Completion:
         sequence = self.sequence
         started = self.started if self.started is not None else now
         first = self._first_token if self._first_token is not None else now
         return Completion(
-            text="".join(self._pieces),
+            text="".join(said.text for said in self._said),
             token_ids=tuple(sequence.tokens[sequence.prompt_length :]),
             finish_reason=reason,
-            usage=Usage(sequence.prompt_length, self.generated, sequence.cached),
+            usage=Usage(
+                sequence.prompt_length, self.generated, sequence.cached, reasoning_tokens=self._answer.reasoning_tokens
+            ),
             timings=Timings(
                 queued=started - self._submitted,
                 first_token=first - self._submitted,
                 total=now - self._submitted,
                 completion_tokens=self.generated,
             ),
-            stop_match=self._text.stop_match,
+            stop_match=self._answer.stop_match,
             token_logprobs=tuple(self._logprobs),
             top_logprobs=tuple(self._top_logprobs),
             dropped_messages=self.request.dropped_messages,
+            reasoning="".join(said.reasoning for said in self._said),
         )

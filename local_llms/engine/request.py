@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from local_llms.backends.base import Adapter, BackendInfo
 from local_llms.constraints import Compiled
+from local_llms.engine.thought import Thinking
 from local_llms.types import Message, SamplingParams
 
 
@@ -21,8 +22,9 @@ class Request:
     - ``score``: no answer is wanted, but the log-probability of each token of the prompt.
     - ``trims_answer``: whether white space at the beginning of the answer is left out.
     - ``deadline``: a time of ``time.monotonic`` after which the request is given up.
-    - ``constraint``: what the answer must look like; compiled for this engine's model.
+    - ``constraint``: what the answer must look like, behind its thought; compiled for this engine's model.
     - ``adapter``: what the weights are changed by for this request; opened before its first step.
+    - ``thinking``: how the answer may begin with a thought; None where it has none.
     - ``dropped_messages``: what was left out of the prompt so that it fits, for the answer to tell.
     """
 
@@ -36,6 +38,7 @@ class Request:
     deadline: float | None = None
     adapter: Adapter | None = None
     constraint: Compiled | None = None
+    thinking: Thinking | None = None
     dropped_messages: tuple[Message, ...] = ()
 
 

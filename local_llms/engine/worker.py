@@ -302,7 +302,8 @@ class Worker:
                 places.append(row)
                 row += 1
         rows = logits if len(places) == len(logits) else logits[places]
-        tokens = sample(rows, [job.sampler for job in jobs], [job.allowed() for job in jobs]) if jobs else []
+        drawn = sample(rows, [job.sampler for job in jobs], [job.allowed() for job in jobs]) if jobs else []
+        tokens = [job.settle(token) for job, token in zip(jobs, drawn, strict=True)]
         # The rows are valid until the backend's next call, and a request that ends makes one.
         seen = [job.look(row, token) for row, job, token in zip(rows, jobs, tokens, strict=True)]
         now = time.monotonic()

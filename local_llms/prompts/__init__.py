@@ -4,7 +4,7 @@ Who writes what: a template's author writes structure, everybody else content. O
 so nothing that a user, a document or a model writes can end a turn or begin another.
 """
 
-from local_llms.prompts.encode import Tokenizer, encode
+from local_llms.prompts.encode import Tokenizer, encode, spell
 from local_llms.prompts.length import check_length
 from local_llms.prompts.named import render_prompt
 from local_llms.prompts.preview import Preview, PromptToken, preview
@@ -14,6 +14,7 @@ from local_llms.prompts.render import (
     Segment,
     TemplateLike,
     check_not_empty,
+    names_read,
     render,
     text_of,
 )
@@ -31,8 +32,10 @@ __all__ = [
     "check_not_empty",
     "encode",
     "encode_within",
+    "names_read",
     "preview",
     "render",
     "render_prompt",
+    "spell",
     "text_of",
 ]

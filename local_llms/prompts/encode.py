@@ -9,7 +9,7 @@ from operator import attrgetter
 from threading import Lock
 from typing import Protocol
 
-from local_llms.backends.base import BackendInfo
+from local_llms.backends.base import BackendInfo, TokenizesAfter
 from local_llms.errors import EmptyPrompt, PromptError
 from local_llms.prompts.length import Vocabulary, check_length
 from local_llms.prompts.render import Prompt, Segment
@@ -54,13 +54,14 @@ def encode(prompt: Prompt, backend: Tokenizer, room: int | None = None) -> list[
         parts = list(_swallowed(parts, info))
     if room is not None:
         check_length([part for part in parts if isinstance(part, str)], backend, room)
-    for part in parts:
+    after = backend.tokenize_after if isinstance(backend, TokenizesAfter) else backend.tokenize
+    for place, part in enumerate(parts):
         if isinstance(part, int):
             # A template may write the BOS that a generic default wrote already; twice in front is never meant.
             if not (ids == [info.bos_id] == [part]):
                 ids.append(part)
             continue
-        plain = backend.tokenize(part)
+        plain = after(part) if place else backend.tokenize(part)
         if not markers.ids.isdisjoint(plain):
             raise PromptError(f"The backend {info.backend} made a special token of plain text; nothing was computed.")
         ids.extend(plain)
@@ -72,6 +73,28 @@ def encode(prompt: Prompt, backend: Tokenizer, room: int | None = None) -> list[
     if not set(info.prompt_suffix) & set(ids):
         ids.extend(info.prompt_suffix)
     return ids
+
+
+def spell(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Token ids of a template author's text that stands in the middle of another: no BOS, and markers are tokens.
+
+    Some tokenizers put a space in front of whatever they are given; it is left out again where that is possible.
+    """
+    ids: list[int] = []
+    for part in _parts((Segment(text, trusted=True),), _markers(tokenizer.info.special_tokens)):
+        ids += [part] if isinstance(part, int) else _spell_plain(part, tokenizer)
+    return ids
+
+
+def _spell_plain(text: str, tokenizer: Tokenizer) -> list[int]:
+    data = text.encode()
+    for front in ("", "\n"):
+        ids = tokenizer.tokenize(front + text)
+        pieces = [tokenizer.token_bytes(token) for token in ids]
+        for start in range(len(ids)):
+            if b"".join(pieces[start:]) == data:
+                return ids[start:]
+    return tokenizer.tokenize(text)
 
 
 def _agreement(ids: Sequence[int], prefix: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from local_llms.catalog import Template
+from local_llms.catalog import Template, with_thinking
 from local_llms.prompts.encode import Tokenizer, encode, valid
 from local_llms.prompts.render import MessageLike, Prompt, render
 
@@ -58,11 +58,13 @@ def preview(
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
+    thinking: bool | None = None,
 ) -> Preview:
     """Write the messages down as ``template`` does, and, with a ``vocabulary``, as its tokens.
 
-    The options and the errors are those of ``render``.
+    The options are those of ``render_prompt``, and so are the errors.
     """
+    template = with_thinking(template, thinking)
     rendered = render(
         template,
         messages,
@@ -70,6 +72,7 @@ def preview(
         tools=tools,
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
+        thinking=thinking,
     )
     segments = tuple(replace(segment, text=valid(segment.text)) for segment in rendered)
     tokens = () if vocabulary is None else tuple(_trace(segments, vocabulary))

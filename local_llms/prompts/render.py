@@ -82,6 +82,7 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
+    thinking: bool | None = None,
     bos_token: str | None = None,
     eos_token: str | None = None,
 ) -> Prompt:
@@ -95,6 +96,8 @@ def render(
     - ``add_generation_prompt``: end with what opens the assistant's turn.
     - ``continue_final_message``: end with the last message's text, to be continued; it must be the assistant's.
       Nothing then opens a new turn, whatever ``add_generation_prompt`` says.
+    - ``thinking``: what the template sees as ``enable_thinking`` and as ``thinking``, the two names that there are for
+      it; neither is defined where it is None.
     - ``bos_token``, ``eos_token``: markers to use instead of the template's own.
 
     Raises EmptyPrompt where there is no message, OptionError for messages of the wrong shape, TemplateError where the
@@ -120,6 +123,7 @@ def render(
             "bos_token": structure(template.bos_token if bos_token is None else bos_token),
             "eos_token": structure(template.eos_token if eos_token is None else eos_token),
             "default_system": None if template.default_system is None else structure(template.default_system),
+            **({} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}),
         }
         program = compile_template(template.source)
         if input and "input" not in program.reads:
@@ -136,7 +140,15 @@ def render(
                     f"The template {template.name!r} does not show the last message as it is: it cannot be continued."
                 )
             # Nothing of it is to be seen, so to continue it is to begin it.
-            return render(template, messages[:-1], input=input, tools=tools, bos_token=bos_token, eos_token=eos_token)
+            return render(
+                template,
+                messages[:-1],
+                input=input,
+                tools=tools,
+                thinking=thinking,
+                bos_token=bos_token,
+                eos_token=eos_token,
+            )
         text = cut(text, 0, end)
     segments = [Segment(*piece) for piece in pieces(text)]
     return tuple(_end_pieces(segments, template.apart) if template.apart else segments)
@@ -157,6 +169,14 @@ def _end_pieces(segments: Sequence[Segment], apart: str) -> Iterator[Segment]:
         if done < len(segment.text):
             yield Segment(segment.text[done:], segment.trusted)
         start = stop
+
+
+def names_read(source: str) -> frozenset[str]:
+    """The names that occur in a template; none where it is malformed, which whoever renders with it will be told."""
+    try:
+        return compile_template(source).reads
+    except (Failure, RecursionError):
+        return frozenset()
 
 
 def text_of(prompt: Prompt) -> str:
@@ -180,7 +200,8 @@ def _content(message: MessageLike) -> Any:
 def _turn(budget: Budget, place: int, message: MessageLike) -> dict[str, Value]:
     """A message as templates see it. One of the known roles is structure: templates build markers from it."""
     if isinstance(message, Message):
-        message = {"role": message.role, "content": message.content}
+        thought = {"reasoning_content": message.reasoning} if message.reasoning else {}
+        message = {"role": message.role, "content": message.content, **thought}
     if not isinstance(message, Mapping):
         raise OptionError(
             f"Message {place + 1} is a {type(message).__name__}; give a Message, or a dictionary with role and content."

@@ -45,7 +45,7 @@ def test_models_take_the_same_options(kind, base):
     assert set(ours) == {
         *LoadingOptions.model_fields,
         *SamplingOptions.model_fields,
-        *("model", "timeout", "input_text", "adapter_scale", "context_overflow"),
+        *("model", "timeout", "input_text", "adapter_scale", "thinking", "context_overflow"),
         *("logprobs", "top_logprobs", "token_callbacks"),
     }
 

@@ -73,16 +73,20 @@ def test_every_prompt_is_on_the_page(name: str, written: dict[Path, str]) -> Non
         assert f"### {template.name}\n" in page
 
 
+HELLO = {"role": "user", "content": "Hello!"}
+
+
 class Listener:
     """Answers one thing, and notes every prompt, markers included."""
 
-    def __init__(self) -> None:
+    def __init__(self, thought: str = "") -> None:
         self.prompts: list[str] = []
-        self._say = say(ANSWER)
+        self._answer = thought + ANSWER
+        self._say = say(self._answer)
 
     def __call__(self, tokens: Sequence[int]) -> int:
         token = self._say(tokens)
-        if token == ord(ANSWER[0]):
+        if token == ord(self._answer[0]):
             text = b"".join(MARKERS[number].encode() if number in MARKERS else bytes([number]) for number in tokens)
             self.prompts.append(text.decode().removeprefix("<s>"))
         return token
@@ -95,7 +99,8 @@ def blocks_of(page: str) -> list[str]:
 @every_family
 def test_the_code_of_a_page_works(name: str, written: dict[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     family = find_family(name)
-    listener = Listener()
+    thinks = family.default_template and render_prompt(family.default_template, [HELLO]).endswith("<think>\n")
+    listener = Listener("~</think>" if thinks else "")
     codes = blocks_of(written[Path("docs/families") / f"{name}.md"])
     assert len(codes) == 2
     with scripted_model(lambda: ScriptedBackend(listener, context_length=2048), template=None) as model:
