@@ -21,6 +21,7 @@ class ModelInfo:
     parameters: int
     quantization: str
     size: int
+    """Of the files that were loaded. In memory there may be fewer, or more: see ``weight_bytes``."""
     context_length: int
     trained_context_length: int
     template: str | None
@@ -33,6 +34,9 @@ class ModelInfo:
     licence: str
     vocabulary: str = ""
     """Which vocabulary it is and why, in words, where the model's file does not carry it."""
+    weight_bytes: int | None = None
+    """Of the weights as they are computed with, after ``quantization=`` and ``dtype=``; None where the backend does not
+    tell."""
     adapter: Path | None = None
     """What is asked without naming another adapter is computed with this one."""
 
@@ -65,5 +69,6 @@ def describe(
         embedding_size=info.embedding_size,
         licence=card.licence if card else "unknown",
         vocabulary=info.vocabulary,
+        weight_bytes=info.weight_bytes or None,
         adapter=adapter,
     )

@@ -39,7 +39,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """``size``: bytes of the model's files. ``memory``: the most bytes that the process had in memory, all together.
+    """``size``: bytes of the weights as they are computed with; where the backend does not tell, of the model's files.
+    ``memory``: the most bytes that the process had in memory, all together.
 
     ``speed``: tokens a second of one stream, None where the model ends at once. ``perplexity`` is per token, so it
     compares models of one vocabulary only; ``bits_per_byte`` compares all.
@@ -67,7 +68,7 @@ def measure(task: Task) -> Measurement:
         return Measurement(
             model=task.model,
             quantization=info.quantization,
-            size=info.size,
+            size=info.weight_bytes or info.size,
             memory=peak_memory(),
             speed=speed,
             perplexity=found.perplexity,

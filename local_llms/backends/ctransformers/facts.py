@@ -100,6 +100,7 @@ def info_of(header: GGMLHeader, vocabulary: Vocabulary, decided: Plan, name: str
         special_tokens=vocabulary.special_tokens,
         eos_text=vocabulary.eos_text,
         quantization=most_common_type(header),
+        weight_bytes=sum(tensor.size for tensor in header.tensors),
         name=name,
     )
 

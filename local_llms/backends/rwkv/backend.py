@@ -49,7 +49,8 @@ class RwkvBackend:
         device = _device(options)
         dtype = _dtype(options, device, checkpoint.stored)
         try:
-            network = Network.read(checkpoint.weights(device, dtype))
+            weights = checkpoint.weights(device, dtype)
+            network = Network.read(weights)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise ModelLoadError(
                 f"{checkpoint.file} does not fit into memory as {dtype}: {error}. Load it with a 16-bit dtype, or look "
@@ -80,6 +81,7 @@ class RwkvBackend:
             eos_text=vocabulary.eos_text,
             can_cut=False,
             quantization=checkpoint.quantization,
+            weight_bytes=weights.taken,
             device=device.type,
             name=checkpoint.file.stem,
         )

@@ -29,9 +29,15 @@ class Weights:
     decay_is_done: bool = False
     norm_epsilon: float = 64e-5
     _used: set[str] = field(default_factory=set)
+    _sizes: dict[str, int] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
+
+    @property
+    def taken(self) -> int:
+        """Bytes of what was taken so far, in the number types that it was taken in."""
+        return sum(self._sizes.values())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor. Raises ModelFileError where there is none."""
@@ -39,11 +45,11 @@ class Weights:
 
     def matrix(self, name: str, *shape: int) -> torch.Tensor:
         """A matrix that is multiplied with, in ``dtype``. Raises ModelFileError where it has another shape."""
-        return self._take(name, shape).to(self.device, self.dtype).contiguous()
+        return self._counted(name, self._take(name, shape).to(self.device, self.dtype))
 
     def exact(self, name: str, *shape: int) -> torch.Tensor:
         """Any other tensor, in float32, in that shape. Raises ModelFileError where its shape is another one."""
-        return self._take(name, shape).to(self.device, torch.float32).contiguous()
+        return self._counted(name, self._take(name, shape).to(self.device, torch.float32))
 
     def square(self, name: str, width: int) -> torch.Tensor:
         """The matrix of ``NAME.weight``, as many rows as columns. Raises ModelFileError."""
@@ -65,6 +71,10 @@ class Weights:
     def bad(self, what: str, advice: str = "It is truncated or damaged: fetch it again.") -> ModelFileError:
         """The error for these weights."""
         return ModelFileError(f"{self.path} does not hold sound RWKV weights: {what}. {advice}")
+
+    def _counted(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        self._sizes[name] = tensor.numel() * tensor.element_size()
+        return tensor.contiguous()
 
     def _find(self, name: str) -> torch.Tensor:
         tensor = self.tensors.get(name)

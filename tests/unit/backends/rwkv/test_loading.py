@@ -83,6 +83,45 @@ def test_options_that_cannot_be(options: dict, error: type[Exception], says: str
         rwkv.load(path, replace(OPTIONS, **options))
 
 
+@pytest.mark.parametrize("version", ["4", "7"])
+def test_nothing_of_the_process_is_changed(version: str, tmp_path: Path) -> None:
+    """The rwkv package sets variables of the environment and flags of torch when it is imported, and prints."""
+    path = write_pth(tmp_path / "model.pth", make(version))
+    program = f"""
+import os, sys, torch
+from pathlib import Path
+from local_llms.backends import rwkv
+from local_llms.backends.base import Chunk, LoadOptions
+
+def seen():
+    flags = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, torch.is_grad_enabled()
+    return dict(os.environ), flags, torch.get_default_dtype(), torch._C._jit_set_profiling_mode(True)
+
+before = seen()
+backend = rwkv.load(Path({str(path)!r}), LoadOptions(threads=torch.get_num_threads()))
+backend.decode([Chunk(0, 0, [1, 2, 3])])
+assert seen() == before
+assert "rwkv.model" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_the_weights_in_memory(dtype: str, size: int, tmp_path: Path) -> None:
+    """Matrices in the number type asked for, the rest in float32."""
+    tensors = make("7")
+    backend = rwkv.load(write_pth(tmp_path / "model.pth", tensors, torch.float16), replace(OPTIONS, dtype=dtype))
+    # The first layer has three that nothing is computed with.
+    tensors = {
+        name: tensor for name, tensor in tensors.items() if not name.startswith("blocks.0.att.v") or "value" in name
+    }
+    matrices = sum(tensor.numel() for name, tensor in tensors.items() if tensor.dim() == 2 and "r_k" not in name)
+    rest = sum(tensor.numel() for tensor in tensors.values()) - matrices
+    assert backend.info.weight_bytes == size * matrices + 4 * rest
+    backend.close()
+
+
 def test_adapters_are_refused(tmp_path: Path) -> None:
     backend = rwkv.load(write_pth(tmp_path / "model.pth", make("7")), OPTIONS)
     with pytest.raises(UnsupportedFeature, match="no adapters"):
