@@ -18,6 +18,7 @@ library = pytest.importorskip("transformers", reason="transformers is not instal
 from local_llms import DollyLLM, load_model  # noqa: E402 - after the check that the libraries are there
 from local_llms.backends import transformers  # noqa: E402
 from local_llms.backends.base import Chunk, LoadOptions  # noqa: E402
+from local_llms.backends.transformers import building  # noqa: E402
 from local_llms.backends.transformers.verify import TESTED  # noqa: E402
 from local_llms.errors import OptionError, UnsupportedFeature  # noqa: E402
 
@@ -125,6 +126,37 @@ def test_what_cannot_be_driven_is_refused(config: Callable[[], Any], tmp_path: P
     write(tmp_path, config())
     with pytest.raises(UnsupportedFeature, match="GGUF"):
         transformers.load(tmp_path, LoadOptions(threads=1))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: library.MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=2, state_size=4),
+        lambda: library.RwkvConfig(vocab_size=260, hidden_size=32, num_hidden_layers=2, context_length=64),
+        lambda: library.Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]),
+        lambda: library.FalconH1Config(**SIZES, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_n_groups=1),
+        lambda: library.RecurrentGemmaConfig(**SIZES, head_dim=8, lru_width=32, attention_window_size=8),
+    ],
+    ids=["mamba", "rwkv", "lfm2", "falcon_h1", "recurrent_gemma"],
+)
+def test_what_keeps_a_state_is_refused_before_its_weights_are_read(
+    config: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, config())
+    monkeypatch.setattr(building, "load_model", lambda *_, **__: pytest.fail("the weights were read"))
+    with pytest.raises(UnsupportedFeature, match="something else than keys and values"):
+        transformers.load(tmp_path, LoadOptions(threads=1))
+
+
+def test_the_tokens_that_end_an_answer(tmp_path: Path) -> None:
+    """All that generation_config.json, config.json and the tokenizer name; none that the network does not have."""
+    write(tmp_path, CONFIGS["llama"]())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "eos_token_id": 9}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 8, 999]}))
+    backend = transformers.load(tmp_path, LoadOptions(threads=1))
+    assert backend.info.end_ids == {0, 7, 8, 9}
+    assert backend.info.trained_context_length == 128
 
 
 def test_an_untested_architecture_that_computes_something_else_is_refused(

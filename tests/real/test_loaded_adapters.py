@@ -20,6 +20,7 @@ from local_llms import load_model  # noqa: E402
 from local_llms.backends import transformers  # noqa: E402
 from local_llms.backends.base import Adapter, Backend, Chunk, LoadOptions  # noqa: E402
 from local_llms.errors import AdapterError, OptionError  # noqa: E402
+from tests.real.test_architectures import CONFIGS, write  # noqa: E402
 
 ONE_THREAD = LoadOptions(threads=1)
 
@@ -128,6 +129,33 @@ def test_a_larger_vocabulary(base: Path, lora: Path, tmp_path: Path) -> None:
         plain.open_adapter(tmp_path)
 
 
+def test_matrices_that_lie_the_other_way_round(base: Path, tmp_path: Path) -> None:
+    """GPT-2 keeps its linear weights transposed, square ones too: merged they give what hooks give."""
+    model, adapter, merged = (tmp_path / name for name in ("model", "adapter", "merged"))
+    write(model, CONFIGS["gpt2"]())
+    torch.manual_seed(4)
+    tensors = {
+        f"base_model.model.transformer.h.1.{name}.lora_{half}.weight": torch.randn(*shape)
+        for name, inner, outer in (("attn.c_proj", 32, 32), ("attn.c_attn", 32, 96), ("mlp.c_proj", 128, 32))
+        for half, shape in (("A", (4, inner)), ("B", (outer, 4)))
+    }
+    whole = {
+        "base_model.model.transformer.wte.weight": load_file(model / "model.safetensors")["transformer.wte.weight"]
+    }
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "fan_in_fan_out": True}
+    for folder, held, more in ((adapter, tensors, {}), (merged, tensors | whole, {"modules_to_save": ["wte"]})):
+        folder.mkdir()
+        save_file(held, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **more}))
+    hooked = transformers.load(model, ONE_THREAD)
+    hooked.open_adapter(adapter)
+    ids = [5, 90, 200, 31, 7]
+    expected = rows(hooked, ids, Adapter(adapter))
+    assert distance(expected, rows(hooked, ids)) > 0.01
+    found = rows(transformers.load(model, LoadOptions(threads=1, adapter=merged)), ids)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
+
+
 def test_tied_embeddings_stay_tied(base: Path, lora: Path, tmp_path: Path) -> None:
     tokens = larger_vocabulary(tmp_path, lora, base, tied=True)
     backend = transformers.load(base, LoadOptions(threads=1, adapter=tmp_path))
@@ -158,6 +186,8 @@ def test_fewer_bits(base: Path, lora: Path, kind: str, most: float, caplog: pyte
     whole = transformers.load(base, ONE_THREAD)
     small = transformers.load(base, LoadOptions(threads=1, quantization=kind))
     assert small.info.quantization == kind
+    # Embeddings, norms and the output stay as they are, and those are a good part of so small a model.
+    assert 0 < small.info.weight_bytes < 0.7 * whole.info.weight_bytes
     found = rows(small, IDS)
     assert 0 < distance(found, rows(whole, IDS)) < most
     for backend in (whole, small):
@@ -176,6 +206,7 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 def test_number_types(base: Path, kind: str) -> None:
     backend = transformers.load(base, LoadOptions(threads=1, dtype=kind))
     assert backend.info.quantization == kind
+    assert backend.info.weight_bytes == backend.info.parameters * (4 if kind == "float32" else 2)
     exact = rows(transformers.load(base, ONE_THREAD), IDS)
     off = np.abs(rows(backend, IDS) - exact).max(1) / exact.std(1)
     assert off.max() < {"float32": 1e-6, "float16": 0.02, "bfloat16": 0.2}[kind]

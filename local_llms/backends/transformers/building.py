@@ -17,7 +17,7 @@ from local_llms.backends.transformers.native import ATTENTION, register, replace
 from local_llms.backends.transformers.parts import Parts, Vocabulary
 from local_llms.backends.transformers.quantize import quantization_config
 from local_llms.backends.transformers.quiet import quiet
-from local_llms.backends.transformers.verify import drive
+from local_llms.backends.transformers.verify import check_kind, drive
 from local_llms.backends.transformers.vocabularies import vocabulary_of
 from local_llms.errors import AdapterError, ModelFileError, ModelLoadError, UnsupportedFeature
 from local_llms.options import DEFAULT_CONTEXT
@@ -44,6 +44,8 @@ def build(
     settings = library_config(dict(config), path / "config.json" if path.is_dir() else path)
     model_class = class_of(settings, config, path)
     _check_layers(config, tensors, path)
+    register()
+    check_kind(model_class, settings)
     model = load_model(path, model_class, settings, tensors, dtype, device, options.quantization)
     if options.adapter is not None:
         merge(options.adapter, model)

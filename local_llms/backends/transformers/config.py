@@ -29,6 +29,8 @@ _LEFT_OUT = frozenset(
         "use_kernels",
     }
 )
+_FLOATS = ("Infinity", "-Infinity", "NaN")
+"""What JSON has no numbers for, and the library writes as {"__float__": "Infinity"}."""
 _DAMAGE = (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError, OverflowError)
 """What the library raises for settings that cannot be, beside errors of its own."""
 
@@ -54,6 +56,8 @@ _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_lengt
 def clean(value: Any) -> Any:
     """A configuration without what could load or run something, at any depth."""
     if isinstance(value, Mapping):
+        if value.get("__float__") in _FLOATS:
+            return float(value["__float__"])
         return {
             key: clean(item) for key, item in value.items() if key not in _LEFT_OUT and not str(key).startswith("_")
         }

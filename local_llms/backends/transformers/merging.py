@@ -92,7 +92,8 @@ def _add(module: nn.Module, change: LowRank) -> None:
     weight = module.weight
     if isinstance(weight, nn.Parameter) and weight.is_floating_point():
         delta = change.delta()
-        added = delta.T if delta.shape != weight.shape else delta
+        # Only a linear module's weight, and a table of embeddings, has a row for each output.
+        added = delta if isinstance(module, nn.Linear | nn.Embedding) else delta.T
         module.weight = nn.Parameter(weight + added.to(weight.dtype), requires_grad=False)
     else:
         module.register_forward_hook(change.hook(1.0))

@@ -50,7 +50,8 @@ class NativeNetwork:
         )
         self.layers: Sequence[LayerShape] = probe.layers()
         self.vocabulary_size = int(logits.shape[-1])
-        self.gives_numbers = bool(torch.isfinite(logits).any())
+        # Without weights there are no numbers yet.
+        self.gives_numbers = logits.is_meta or bool(torch.isfinite(logits).any())
 
     def place(self, held: Sequence[int], new: Sequence[int]) -> Placement:
         """See ``Network.place``."""
@@ -89,6 +90,14 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, packed_attention)
+
+
+def no_keys_and_values() -> UnsupportedFeature:
+    """The error for an architecture that keeps a state."""
+    return UnsupportedFeature(
+        "This architecture keeps something else than keys and values of every layer, which this backend cannot drive. "
+        "Look for the model as a GGUF file."
+    )
 
 
 def packed_attention(
@@ -160,10 +169,7 @@ class _Probe:
     def layers(self) -> list[LayerShape]:
         """One shape per layer. Raises UnsupportedFeature where the model keeps no keys and values, or not in order."""
         if not self._found or sorted(self._found) != list(range(len(self._found))):
-            raise UnsupportedFeature(
-                "This architecture keeps something else than keys and values of every layer, which this backend cannot "
-                "drive. Look for the model as a GGUF file."
-            )
+            raise no_keys_and_values()
         return [self._found[layer] for layer in range(len(self._found))]
 
     def attend(

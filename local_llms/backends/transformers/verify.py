@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from local_llms.backends.transformers.attention import KeyValueStore, PackedAttention
 from local_llms.backends.transformers.cells import CellIds
-from local_llms.backends.transformers.native import ATTENTION, NativeNetwork
+from local_llms.backends.transformers.native import ATTENTION, NativeNetwork, no_keys_and_values, replaces_attention
 from local_llms.backends.transformers.parts import causal
 from local_llms.backends.transformers.plan import Span
 from local_llms.backends.transformers.quiet import quiet
@@ -50,6 +50,25 @@ def drive(model: torch.nn.Module, architecture: str) -> NativeNetwork:
     if not bool((off <= tolerance).all()):
         raise _refusal(architecture)
     return network
+
+
+def check_kind(model_class: type[Any], settings: Any) -> None:
+    """Refuse an architecture that keeps something else than keys and values, before any of its weights is read.
+
+    Raises UnsupportedFeature. What can be computed with numbers only is left to ``drive``.
+    """
+    if settings.model_type in TESTED:
+        return
+    if getattr(model_class, "_is_stateful", False):
+        raise no_keys_and_values()
+    try:
+        with quiet(), torch.device("meta"):
+            model = model_class(settings)
+            if replaces_attention(model_class):
+                model.set_attn_implementation(ATTENTION)
+            NativeNetwork(model)
+    except _REFUSALS:
+        return
 
 
 def _packed(network: NativeNetwork, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
