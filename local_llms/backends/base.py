@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,9 @@ class BackendInfo:
     """A token up to which a sequence is read in both directions. What precedes it depends on all that precedes it, so a
     shorter beginning of a sequence is computed again when it goes on otherwise: it saves no work."""
     quantization: str = ""
+    weight_bytes: int = 0
+    """Bytes of the weights as they are computed with, quantized or in another number type than the files have them in;
+    0 where the library does not tell."""
     device: str = "cpu"
     name: str = ""
     """The name that the checkpoint gives itself."""
@@ -217,6 +220,15 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the weights. Closing twice does nothing."""
+        ...
+
+
+@runtime_checkable
+class TokenizesAfter(Protocol):
+    """What a backend offers besides ``tokenize``, whose tokenizer treats the beginning of a prompt in its own way."""
+
+    def tokenize_after(self, text: str) -> list[int]:
+        """Ids of plain text that stands behind a special token, where no space is put in front of it."""
         ...
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from local_llms.backends.base import BackendInfo
 from local_llms.backends.transformers.tokenizer_json import JsonVocabulary
+from local_llms.backends.transformers.vocabularies import vocabulary_of
 from local_llms.catalog import Template
 from local_llms.prompts import encode, render, text_of
 from local_llms.testing.scripted import ScriptedBackend
@@ -30,6 +31,7 @@ class Tokenizer:
             | facts
         )
         self.tokenize = vocabulary.tokenize
+        self.tokenize_after = vocabulary.tokenize_after
         self.token_bytes = vocabulary.token_bytes
 
 
@@ -62,3 +64,64 @@ def test_ids_are_those_of_the_library(folder: Path, source: str, content: str) -
     vocabulary = JsonVocabulary.of(folder)
     ids = library.encode(text_of(prompt), add_special_tokens=False).ids
     assert encode(prompt, Tokenizer(vocabulary)) == ids
+
+
+SOURCES = (
+    "<|plain|>{{ messages[0].content }}<|plain|>{{ messages[0].content }}<|plain|>",
+    "{{ messages[0].content }}<|plain|> {{ messages[0].content }}\n<|plain|>",
+)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never", "normalizer"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_where_a_space_is_put_in_front(data: Path, tmp_path: Path, scheme: str, nested: bool) -> None:
+    """At the beginning of the prompt alone, in front of each piece, or nowhere: as the file has it."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    spec = json.loads((data / "models" / "stories260K" / "hf" / "tokenizer.json").read_text("utf-8"))
+    if scheme != "normalizer":
+        space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+        spec["normalizer"] = None
+        spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [space]} if nested else space
+    spec["added_tokens"].append({"id": 512, "content": "<|plain|>", "special": True, "normalized": False}
+                                | dict.fromkeys(("lstrip", "rstrip", "single_word"), False))  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec), "utf-8")
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(JsonVocabulary.of(tmp_path))
+    for source in SOURCES:
+        for content in CONTENTS:
+            prompt = render(Template(name="t", source=source), [Message("user", content)])
+            ids = library.encode(text_of(prompt), add_special_tokens=False).ids
+            assert encode(prompt, tokenizer) == ids, (source, content)
+
+
+CONTENTS = ("Once upon a time", " there was", "", "\n", "  two  spaces ", "a", "Lily\u2581said", "\u4f60\u597d")
+
+
+@pytest.mark.parametrize("config", [{}, {"legacy": True}, {"legacy": False}, {"add_prefix_space": False}])
+def test_a_sentencepiece_model_alone_gives_the_ids_of_transformers(data: Path, tmp_path: Path, config: dict) -> None:
+    """On ordinary texts, and behind special tokens where the configuration says how it is done there."""
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
+    sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    from tests.chatglm_files import write_pieces
+
+    write_pieces(tmp_path / "tokenizer.model", 400)
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**marks, **config}))
+    ours = vocabulary_of(tmp_path)
+    # As the library reads such a file itself, which takes one more package.
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    vocab = {pieces.id_to_piece(token): token for token in range(len(pieces))}
+    scores = {piece: pieces.get_score(token) for piece, token in vocab.items()}
+    theirs = library.LlamaTokenizer(vocab=vocab, merges=generate_merges(vocab, scores), **marks, **config)
+    lines = (data / "text" / "self_instruct_252.jsonl").read_text("utf-8").splitlines()[:80]
+    for text in [*CONTENTS, *(json.loads(line)["instruction"] for line in lines)]:
+        # SentencePiece puts a space in front of one, and the library, unlike it, does not.
+        joins = not text.startswith(" ")
+        if joins or config.get("add_prefix_space") is False:
+            assert ours.tokenize(text) == theirs.encode(text, add_special_tokens=False), text
+        # The library takes a model whose configuration says nothing for a new one, which those of 2023 are not.
+        if config and (joins or not config.get("legacy")):
+            after = theirs.encode("</s>" + text, add_special_tokens=False)[1:]
+            assert ours.tokenize_after(text) == after, text

@@ -56,6 +56,11 @@ class TransformersBackend:
         with self._lifetime:
             return self._vocabulary.tokenize(text)
 
+    def tokenize_after(self, text: str) -> list[int]:
+        """Ids of plain text behind a special token; see ``TokenizesAfter``."""
+        with self._lifetime:
+            return self._vocabulary.tokenize_after(text)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text. Raises ValueError where there is no such token."""
         if not 0 <= token_id < self._info.vocabulary_size:
@@ -124,6 +129,15 @@ class TransformersBackend:
         )
 
 
+def _weight_bytes(module: torch.nn.Module) -> int:
+    """Bytes of its parameters, those in several places once, and of what bitsandbytes keeps beside them."""
+    found = [*module.parameters()]
+    for parameter in module.parameters():
+        scales = getattr(parameter, "SCB", None), getattr(getattr(parameter, "quant_state", None), "absmax", None)
+        found += [tensor for tensor in scales if isinstance(tensor, torch.Tensor)]
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in found}.values())
+
+
 def _info(parts: Parts, options: LoadOptions, device: torch.device) -> BackendInfo:
     """The facts of a model. Raises OptionError for a context or a cache that cannot be."""
     trained, asked = parts.trained_context_length, options.context_length
@@ -170,6 +184,7 @@ def _info(parts: Parts, options: LoadOptions, device: torch.device) -> BackendIn
         bidirectional_until=parts.bidirectional_until,
         vocabulary=parts.vocabulary_name,
         quantization=parts.quantization,
+        weight_bytes=_weight_bytes(parts.network.module),
         device=device.type,
         name=parts.name,
     )

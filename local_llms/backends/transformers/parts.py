@@ -83,6 +83,10 @@ class Vocabulary(Protocol):
         """Special tokens that it expects behind every prompt."""
         ...
 
+    def tokenize_after(self, text: str) -> list[int]:
+        """The same for text that stands behind a special token, where some tokenizers put no space in front of it."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text: no BOS, and none of ``special_tokens``. A lone surrogate counts as U+FFFD."""
         ...

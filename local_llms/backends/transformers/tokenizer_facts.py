@@ -38,13 +38,17 @@ class AddedToken:
 class TokenizerFacts:
     """What is said about a tokenizer outside of it.
 
-    ``adds_bos`` is None where the files leave it to the tokenizer. ``added``: id → token.
+    ``adds_bos`` is None where the files leave it to the tokenizer. ``added``: id → token. Of a SentencePiece model:
+    ``adds_space``, whether it puts a space in front of a text (None: as the model itself says), ``legacy``, whether it
+    does so behind special tokens too, as everybody did before July 2023.
     """
 
     bos: str | None = None
     eos: str | None = None
     adds_bos: bool | None = None
     chat_template: str | None = None
+    adds_space: bool | None = None
+    legacy: bool = True
     added: Mapping[int, AddedToken] = field(default_factory=dict)
 
     @classmethod
@@ -62,6 +66,8 @@ class TokenizerFacts:
             eos=text_of(config.get("eos_token", marks.get("eos_token"))),
             adds_bos=adds,
             chat_template=chat_template_of(folder, config),
+            adds_space=config["add_prefix_space"] if isinstance(config.get("add_prefix_space"), bool) else None,
+            legacy=config.get("legacy") is not False,
             added=_added(path, config, read_json_if_there(folder / "added_tokens.json"), marks),
         )
 

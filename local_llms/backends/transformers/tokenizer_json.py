@@ -59,6 +59,8 @@ class JsonVocabulary:
         self._pieces = {token: text for text, token in table.items()}
         self._unknown = _unknown(spec, ids)
         self._tokenizer = _plain(spec, self._marks, source)
+        after = _without_first_space(spec.get("pre_tokenizer"))
+        self._after = self._tokenizer if after is None else _built({**spec, "pre_tokenizer": after}, source)
         self._bytes: list[bytes | None] = [None] * self.size
 
     @classmethod
@@ -69,7 +71,14 @@ class JsonVocabulary:
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text. A character that the vocabulary does not have is left out."""
-        ids: list[int] = self._tokenizer.encode(whole_characters(text), add_special_tokens=False).ids
+        return self._ids(self._tokenizer, text)
+
+    def tokenize_after(self, text: str) -> list[int]:
+        """The same behind a special token, where a space that belongs to the beginning of a text alone is left out."""
+        return self._ids(self._after, text)
+
+    def _ids(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(whole_characters(text), add_special_tokens=False).ids
         return ids if self._unknown is None else [token for token in ids if token != self._unknown]
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -161,9 +170,7 @@ def _in_front(processor: Any) -> list[str]:
 
 
 def _plain(spec: dict[str, Any], marks: Mapping[int, AddedToken], source: Path) -> Tokenizer:
-    """The tokenizer without its special tokens."""
-    from tokenizers import Tokenizer
-
+    """The tokenizer without its special tokens, which are taken out of ``spec``."""
     model = spec["model"]
     secret = secrets.token_hex(16)
     hidden = {entry.text: f"\uf8ff{secret}{token}" for token, entry in marks.items()}
@@ -178,6 +185,27 @@ def _plain(spec: dict[str, Any], marks: Mapping[int, AddedToken], source: Path) 
         model["merges"] = [merge for merge in model["merges"] if _keeps_clear(merge, hidden)]
     spec["added_tokens"] = [entry for entry in spec.get("added_tokens") or () if entry["id"] not in marks]
     spec.update(post_processor=None, truncation=None, padding=None)
+    return _built(spec, source)
+
+
+def _without_first_space(step: Any) -> dict[str, Any] | None:
+    """A step in front of the model that puts a space at the beginning of a text, without that; None for any other."""
+    if not isinstance(step, dict):
+        return None
+    if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
+        return {**step, "prepend_scheme": "never"}
+    inner = step.get("pretokenizers")
+    if step.get("type") != "Sequence" or not isinstance(inner, list):
+        return None
+    changed = [_without_first_space(part) for part in inner]
+    if changed.count(None) == len(changed):
+        return None
+    return {**step, "pretokenizers": [new or old for new, old in zip(changed, inner, strict=True)]}
+
+
+def _built(spec: Mapping[str, Any], source: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
     try:
         return Tokenizer.from_str(json.dumps(spec))
     except Exception as error:

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from local_llms.backends.transformers.files import TOKENIZER_BYTES, read_bytes
 from local_llms.backends.transformers.pieces import SPACE, sentence_piece
@@ -13,8 +14,14 @@ from local_llms.backends.transformers.tokenizer_facts import AddedToken, Tokeniz
 from local_llms.backends.transformers.tokenizer_json import whole_characters
 from local_llms.errors import MissingDependency, ModelFileError
 
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of pieces (google/sentencepiece: src/sentencepiece_model.proto)."""
+
+_NO_SPACE = b"\x1a\x02\x18\x00"
+"""Behind a model: ``add_dummy_prefix`` (3) of its ``normalizer_spec`` (3) is false. What comes twice is merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,10 @@ class SentencePieceVocabulary:
             place = self._pieces[token].type_at
             if place is not None and data[place] == USER_DEFINED:
                 data[place] = UNUSED
+        bare = bytes(data) + _NO_SPACE
         try:
-            self._processor = SentencePieceProcessor(model_proto=bytes(data))
+            self._processor = SentencePieceProcessor(model_proto=bare if facts.adds_space is False else bytes(data))
+            self._after = self._processor if facts.legacy else SentencePieceProcessor(model_proto=bare)
         except (RuntimeError, OSError) as error:
             raise ModelFileError(f"{path} is damaged: sentencepiece says: {error}. Fetch it again.") from None
         self._unknown: int = self._processor.unk_id()
@@ -72,7 +81,14 @@ class SentencePieceVocabulary:
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text. A character that the vocabulary does not have is left out."""
-        ids: list[int] = self._processor.encode(whole_characters(text))
+        return self._ids(self._processor, text)
+
+    def tokenize_after(self, text: str) -> list[int]:
+        """The same behind a special token, where newer models have no space in front."""
+        return self._ids(self._after, text)
+
+    def _ids(self, processor: SentencePieceProcessor, text: str) -> list[int]:
+        ids: list[int] = processor.encode(whole_characters(text))
         return [token for token in ids if token != self._unknown] if self._unknown in ids else ids
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -80,6 +80,10 @@ class IceVocabulary(Marked):
         self._whitespace, self._literal = _any_of(self._written), _any_of(self._meant)
         self._sentinel = self._encode(_SENTINEL)
 
+    def tokenize_after(self, text: str) -> list[int]:
+        """The same: a text is read alike wherever it stands."""
+        return self.tokenize(text)
+
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text. A character that the vocabulary does not have is left out.
 

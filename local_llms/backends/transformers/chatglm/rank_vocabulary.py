@@ -63,6 +63,10 @@ class RankVocabulary(Marked):
             self._bytes[rank] = token
         self._tokenizer = _tokenizer(ranks)
 
+    def tokenize_after(self, text: str) -> list[int]:
+        """The same: a text is read alike wherever it stands."""
+        return self.tokenize(text)
+
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text; every byte has one, and no marker is known here."""
         ids: list[int] = self._tokenizer.encode(whole_characters(text), add_special_tokens=False).ids
