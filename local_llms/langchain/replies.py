@@ -22,6 +22,10 @@ from local_llms.types import Completion, TokenEvent, TokenLogprob
 
 PROVIDER = "local_llms"
 
+_FIRST_CALL = 2
+"""The index of a stream's first call. LangChain merges what has the same one, and with ``output_version="v1"`` it gives
+0 and 1 to a thought and a text that stand in front."""
+
 
 class Listener(TokenCallback):
     """Keeps each token's log-probability, as OpenAI writes it."""
@@ -75,9 +79,11 @@ def _parts(pieces: Sequence[Piece]) -> tuple[str, list[ToolCallChunk]]:
         if isinstance(piece, TextPiece):
             text.append(piece.text)
         elif isinstance(piece, CallStart):
-            calls[piece.index] = tool_call_chunk(name=piece.name, args="", id=piece.id, index=piece.index)
+            index = _FIRST_CALL + piece.index
+            calls[index] = tool_call_chunk(name=piece.name, args="", id=piece.id, index=index)
         else:
-            chunk = calls.setdefault(piece.index, tool_call_chunk(name=None, args="", id=None, index=piece.index))
+            index = _FIRST_CALL + piece.index
+            chunk = calls.setdefault(index, tool_call_chunk(name=None, args="", id=None, index=index))
             chunk["args"] = (chunk["args"] or "") + piece.text
     return "".join(text), list(calls.values())
 

@@ -55,6 +55,15 @@ class TestLocalEmbeddings(EmbeddingsUnitTests):
         return LocalEmbeddings
 
 
+QUESTION = "What is the weather in San Francisco, CA?"
+
+
+@tool
+def get_weather(location: str) -> str:
+    """Get the weather at a location."""
+    return f"It's sunny in {location}."
+
+
 @pytest.fixture(scope="module")
 def smollm2_stays(smollm2_path: Path) -> Iterator[None]:
     """Each test makes its own objects; this keeps the weights between them."""
@@ -84,25 +93,45 @@ class TestChatLocalOnARealModel(ChatModelIntegrationTests):
         return True
 
     @property
+    def supports_anthropic_inputs(self) -> bool:
+        """Blocks of tool use and of thoughts in a history, and tools with an ``input_schema``."""
+        return True
+
+    @property
     def supported_usage_metadata_details(self) -> dict[Any, Any]:
         return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
 
     @pytest.mark.xfail(
         reason="Left the choice between words and a call, a model of 135 million parameters takes words, which are "
-        "valid too. Where the first answer must be a call, the same loop is gone through: see the next test."
+        "valid too; the two tests below show that the constraint leaves it the choice, that the model chooses by its "
+        "own probabilities, and that the same loop is gone through where the first answer must be a call.",
+        strict=True,
     )
     def test_agent_loop(self, model: BaseChatModel) -> None:
         super().test_agent_loop(model)
 
-    def test_the_agent_loop_with_a_call(self, model: BaseChatModel) -> None:
-        @tool
-        def get_weather(location: str) -> str:
-            """Get the weather at a location."""
-            return f"It's sunny in {location}."
+    def test_why_the_agent_loop_begins_with_words(self, model: BaseChatModel) -> None:
+        """The mask leaves words and a call to choose from, and the model finds a word the most probable of all tokens.
 
-        question = HumanMessage("What is the weather in San Francisco, CA?")
-        words = model.bind_tools([get_weather]).invoke([question])
-        assert words.tool_calls or words.text
+        Where the first token of a call is made likelier, a call comes by the same grammar: well-formed, and of the tool
+        that there is.
+        """
+        question = HumanMessage(QUESTION)
+        bound = model.bind_tools([get_weather]).bind(logprobs=True, top_logprobs=20)
+        words = bound.invoke([question])
+        assert words.text
+        assert not words.tool_calls
+        # Log-probabilities are those of the model, before any mask.
+        first = words.response_metadata["logprobs"]["content"][0]
+        assert first["token"] == first["top_logprobs"][0]["token"]
+        assert "<" not in first["token"]
+        marker = model.get_token_ids("<tool_call>")[0]
+        call = bound.invoke([question], logit_bias={marker: 8.0})
+        assert [one["name"] for one in call.tool_calls] == ["get_weather"]
+        assert "San Francisco" in call.tool_calls[0]["args"]["location"]
+
+    def test_the_agent_loop_with_a_call(self, model: BaseChatModel) -> None:
+        question = HumanMessage(QUESTION)
         call = model.bind_tools([get_weather], tool_choice="any").invoke([question])
         assert [one["name"] for one in call.tool_calls] == ["get_weather"]
         assert "San Francisco" in call.tool_calls[0]["args"]["location"]
