@@ -37,6 +37,10 @@ class ModelAdapter:
     path: Path | None = None
     built_in: bool = False
 
+    def is_open(self, engine: Engine) -> bool:
+        """Whether it is in memory, as it is unless somebody else had the weights loaded anew."""
+        return self.built_in or self.path is None or engine.has_adapter(self.path)
+
     def for_call(self, call: CallOptions) -> Adapter | None:
         """The one to compute a call with. Raises OptionError, and what ``resolve.adapter_path`` raises."""
         if self.built_in and (call.adapter is not None or call.adapter_scale is not None):

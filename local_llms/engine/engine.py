@@ -92,6 +92,11 @@ class Engine:
         self.check_generates()
         self._worker.adapters.prepare(path)
 
+    def prepare(self, request: Request) -> None:
+        """The same for the adapter of a request, where it has one."""
+        if request.adapter is not None:
+            self.prepare_adapter(request.adapter.path)
+
     def has_adapter(self, path: Path) -> bool:
         """Whether an adapter is in memory, so that ``prepare_adapter`` takes no time."""
         return self._worker.adapters.is_prepared(path)
@@ -144,12 +149,12 @@ class Engine:
         if request.score and len(request.prompt_ids) > room:
             raise ContextOverflow(len(request.prompt_ids), room, "Score the text in parts.")
         if len(request.prompt_ids) >= room and not request.score:
-            hint = (
-                f"Shorten it, or load the model with a larger context_length (it was trained with "
-                f"{info.trained_context_length})."
-                if room == info.context_length
-                else "Shorten it, or load the model with a larger cache_tokens."
-            )
+            hint = "Shorten it, or load the model with a larger cache_tokens."
+            if room == info.context_length:
+                trained = info.trained_context_length
+                hint = f"Shorten it, or load the model with a larger context_length (it was trained with {trained})."
+                if trained <= room:
+                    hint = "Shorten it: the model was trained with no more."
             hint += ' A conversation may lose its oldest turns instead: context_overflow="drop_oldest".'
             raise ContextOverflow(len(request.prompt_ids), room, hint)
         for token, bias in request.params.logit_bias.items():

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from local_llms.backends.base import Backend
+from local_llms.backends.base import Backend, TokenizesAfter
 
 # ruff: noqa: S101 (these are tests)
 
@@ -53,9 +53,11 @@ class VocabularyContract:
             for marker, other in zip(specials, parts, strict=False)
             for cut in (1, 2)
         ]
+        ways = [backend.tokenize, *([backend.tokenize_after] if isinstance(backend, TokenizesAfter) else [])]
         for text in texts:
-            emitted = forbidden.intersection(backend.tokenize(text))
-            assert not emitted, f"{text!r} gave the special tokens {emitted}"
+            for tokenize in ways:
+                emitted = forbidden.intersection(tokenize(text))
+                assert not emitted, f"{text!r} gave the special tokens {emitted}"
 
     def test_a_marker_in_a_text_is_still_its_text(self, backend: Backend) -> None:
         """What looked like a special token reads the same afterwards."""

@@ -131,7 +131,7 @@ class TransformersBackend:
 
 def _weight_bytes(module: torch.nn.Module) -> int:
     """Bytes of its parameters, those in several places once, and of what bitsandbytes keeps beside them."""
-    found = [*module.parameters()]
+    found: list[torch.Tensor] = [*module.parameters()]
     for parameter in module.parameters():
         scales = getattr(parameter, "SCB", None), getattr(getattr(parameter, "quant_state", None), "absmax", None)
         found += [tensor for tensor in scales if isinstance(tensor, torch.Tensor)]
