@@ -125,3 +125,19 @@ def test_a_sentencepiece_model_alone_gives_the_ids_of_transformers(data: Path, t
         if config and (joins or not config.get("legacy")):
             after = theirs.encode("</s>" + text, add_special_tokens=False)[1:]
             assert ours.tokenize_after(text) == after, text
+
+
+@pytest.mark.parametrize("name", ["stories260K/hf", "neox-stories", "glm-stories"])
+def test_texts_have_the_ids_that_the_tokenizers_library_gives(data: Path, name: str) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    folder = data / "models" / name
+    library, ours = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), JsonVocabulary.of(folder)
+    texts = [
+        json.loads(line)["instruction"] for line in (data / "text" / "self_instruct_252.jsonl").open(encoding="utf-8")
+    ]
+    texts += (data / "text" / "wikitext2-valid.txt").read_text("utf-8")[:60_000].split("\n")
+    unknown = library.token_to_id("<unk>")
+    for text in texts:
+        # What the vocabulary does not have is left out, so that no special token comes of a text.
+        ids = [token for token in library.encode(text, add_special_tokens=False).ids if token != unknown]
+        assert ours.tokenize(text) == ids, text
