@@ -94,6 +94,19 @@ def test_no_number_is_infinite_to_its_reader(write: Write):
                 assert "Infinity" not in json.dumps(json.loads(text))
 
 
+@pytest.mark.parametrize("schema", [{"type": "number"}, {"type": "number", "minimum": -3, "exclusiveMaximum": 1000}])
+def test_a_number_comes_to_an_end(write: Write, schema):
+    """It has nine decimals at most, and no exponent."""
+    for seed in range(60):
+        text = write(json_document(schema), seed)
+        assert text is not None
+        whole, _, decimals = text.strip().lstrip("-").partition(".")
+        assert whole.isdecimal()
+        assert len(whole) <= 19
+        assert len(decimals) <= 9
+        assert not decimals or decimals.isdecimal()
+
+
 REFUSED = {
     "not": {"not": {"type": "string"}},
     "if": {"if": {"type": "string"}, "then": {"minLength": 2}},

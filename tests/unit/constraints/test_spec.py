@@ -15,9 +15,10 @@ import pytest
 from pydantic import BaseModel, EmailStr, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from local_llms.constraints import constraint_of, json_document, matching, of_grammar, one_of
+from local_llms.constraints import Constraint, constraint_of, heed, json_document, matching, of_grammar, one_of
 from local_llms.constraints.formats import portable
-from local_llms.errors import ConstraintError
+from local_llms.errors import ConstraintError, OptionError
+from local_llms.types import SamplingParams
 from tests.unit.constraints.conftest import Write
 
 ODD = [
@@ -47,7 +48,18 @@ def test_choices_that_are_none(wrong):
         one_of(wrong)
 
 
-PATTERNS = [r"\d+\w\s\S\D\W", r"[^\d]{2}[\w/]+", "a/b", r"a\/b", "x\ny", ".{3}", r"(?:foo|ba[rz]){2}", r"[]a]+", r"\\/"]
+PATTERNS = [
+    r"\d+\w\s\S\D\W",
+    r"[^\d]{2}[\w/]+",
+    "a/b",
+    r"a\/b",
+    "x\ny",
+    "x\\\ny",
+    ".{3}",
+    r"(?:foo|ba[rz]){2}",
+    r"[]a]+",
+    r"\\/",
+]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -153,6 +165,23 @@ def test_a_schema_as_text_and_as_dictionary():
     other = {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "null"}}}
     same = {"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}}
     assert json_document(other) != json_document(same)
+
+
+def test_a_set_whose_size_counts_is_refused():
+    """Equal items would become one."""
+    assert json_document(Annotated[set[int], Field(min_length=1)])
+    for kind in (Annotated[set[int], Field(min_length=2)], Annotated[frozenset[str], Field(min_length=3)]):
+        with pytest.raises(ConstraintError, match="uniqueItems"):
+            json_document(kind)
+
+
+def test_which_stop_strings_count():
+    """None where the constraint alone says when the answer is complete; all where free text is among what it allows."""
+    params = SamplingParams(stop=("x",))
+    assert heed(matching("a"), params, None).stop == ()
+    assert heed(Constraint('start: "a"', stops=True), params, ["x"]).stop == ("x",)
+    with pytest.raises(OptionError, match="stop="):
+        heed(matching("a"), params, ["x"])
 
 
 @pytest.mark.parametrize("wrong", ["no json", "[1]", 5, lambda: None, bool], ids=str)
