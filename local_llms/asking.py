@@ -13,15 +13,13 @@ from local_llms.catalog import Template, with_thinking
 from local_llms.constraints import Constraint, constraint_of, heed, json_value, outline
 from local_llms.engine import Engine, Request, room_for
 from local_llms.errors import EmptyPrompt, OptionError
+from local_llms.given import PromptInput, messages_of
 from local_llms.options import CallOptions
 from local_llms.prompts import Prompt, check_length, check_not_empty, encode, encode_within, render
 from local_llms.resolve import adapter_path
 from local_llms.thinking import thinking_in
 from local_llms.tools import ToolUse, as_dictionaries, constraint_for, format_of, spoken
 from local_llms.types import Completion, Message, SamplingParams, Score
-
-PromptInput = str | Sequence[Message]
-"""A string is one user message in the model's template; messages are a conversation."""
 
 MOST_LIKELY = 20
 """The most that ``top_logprobs`` may ask for."""
@@ -180,11 +178,6 @@ def score_of(completion: Completion, request: Request, front: int) -> Score:
     # The first token of all has none, since nothing precedes it.
     logprobs = (None, *completion.token_logprobs)
     return Score(request.prompt_ids[front:], logprobs[front:])
-
-
-def messages_of(prompt: PromptInput) -> Sequence[Message]:
-    """The conversation that a prompt is."""
-    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
 
 
 def _room_for_answer(params: SamplingParams, room: int) -> int:

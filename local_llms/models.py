@@ -19,7 +19,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llms.asking import ModelAdapter, PromptInput, answer_request, messages_of, score_of, score_request, write
+from local_llms import given
+from local_llms.asking import ModelAdapter, answer_request, score_of, score_request, write
 from local_llms.backends.base import LoadOptions
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import ModelCard, find_family, find_template
@@ -27,6 +28,7 @@ from local_llms.constraints import CONSTRAINTS, SchemaLike
 from local_llms.describe import ModelInfo, describe
 from local_llms.engine import Engine, EngineStats, Request, Stream, Turns
 from local_llms.errors import EngineBusy, EngineClosed, OptionError, TemplateError
+from local_llms.given import PromptInput, messages_of
 from local_llms.hub import changes_vocabulary
 from local_llms.options import CallOptions, LoadingOptions, check_names, parse_options
 from local_llms.pool import SharedEngine, Weights, pool
@@ -80,7 +82,7 @@ class LoadedModel:
     def __init__(self, model: ModelName | None, family: str | None, options: LoadingOptions) -> None:
         """Use ``load_model``."""
         self._family = family
-        model = model if model is None or isinstance(model, str) else Path(model)
+        model = model if isinstance(given.checked_name("load_model()", model), str | None) else Path(model)
         self._specification = (model, family, options.model_dump(exclude_unset=True))
         if options.template is not None:
             find_template(options.template)
@@ -174,24 +176,23 @@ class LoadedModel:
                 logprobs=logprobs or bool(token_callbacks),
                 top_logprobs=top_logprobs,
             )
-            _prepare_adapter(engine, request)
-            return engine.submit(request, observers=token_callbacks)
+            engine.prepare(request)
+            return engine.submit(request, observers=given.checked_callbacks(token_callbacks))
 
     async def asubmit(self, prompt: PromptInput, **options: Any) -> Stream:
         """Like ``submit``, without holding the event loop up by a long text, a reload, or many requests at once."""
-        size = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
+        size = sum(len(message.content) for message in messages_of(prompt))
         # What is compiled or fetched may be here already, but only a thread can find that out without waiting.
         slow = {*CONSTRAINTS, "adapter", "tools"}
-        if self._shared.loaded and size < LONG_PROMPT and slow.isdisjoint(options) and self._has_adapter():
-            await _turns.next()
-            return self.submit(prompt, **options)
+        if self._shared.loaded and size < LONG_PROMPT and slow.isdisjoint(options):
+            with self._use() as engine:
+                if self._adapter.is_open(engine):
+                    await _turns.next()
+                    return self.submit(prompt, **options)
         return await asyncio.to_thread(self.submit, prompt, **options)
 
     def generate(self, prompt: PromptInput, **options: Any) -> Completion:
-        """The whole answer.
-
-        Options and errors as in ``submit``, and DeadlineExceeded, AnswerCut, DecodeError, CallbackError.
-        """
+        """The whole answer. Errors: those of ``submit``, DeadlineExceeded, AnswerCut, DecodeError, CallbackError."""
         return self.submit(prompt, **options).result()
 
     async def agenerate(self, prompt: PromptInput, **options: Any) -> Completion:
@@ -210,7 +211,7 @@ class LoadedModel:
         pending: deque[Stream] = deque()
         answers: list[Completion] = []
         try:
-            for prompt in prompts:
+            for prompt in given.checked_list("generate_many()", prompts):
                 while (stream := self._try_submit(prompt, bool(pending), options)) is None:
                     answers.append(pending.popleft().result())
                 pending.append(stream)
@@ -226,7 +227,7 @@ class LoadedModel:
         pending: deque[Stream] = deque()
         answers: list[Completion] = []
         try:
-            for prompt in prompts:
+            for prompt in given.checked_list("generate_many()", prompts):
                 while (stream := self._try_submit(prompt, bool(pending), options)) is None:
                     answers.append(await pending.popleft().aresult())
                 pending.append(stream)
@@ -258,7 +259,7 @@ class LoadedModel:
 
         Raises UnsupportedFeature where the model makes no embeddings.
         """
-        if not texts:
+        if not (texts := given.checked_texts("embed()", texts)):
             return []
         with self._use() as engine:
             future = engine.embed([engine.backend.encode_for_embedding(text) for text in texts])
@@ -267,7 +268,7 @@ class LoadedModel:
 
     async def aembed(self, texts: Sequence[str]) -> list[list[float]]:
         """Like ``embed``, without holding the event loop up by long texts or a reload."""
-        if not texts:
+        if not (texts := given.checked_texts("embed()", texts)):
             return []
 
         def submit() -> Future[NDArray[np.float32]]:
@@ -282,7 +283,7 @@ class LoadedModel:
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS, no template, and no special token whatever the text contains."""
         with self._use() as engine:
-            return engine.backend.tokenize(text)
+            return engine.backend.tokenize(given.checked_text("tokenize()", text))
 
     def reader(self, tools: Sequence[Tool], tool_choice: str | None = None, template: str | None = None) -> ReplyReader:
         """Tells what an answer says and what it calls; the arguments are those that ``submit`` was given."""
@@ -350,12 +351,6 @@ class LoadedModel:
             raise EngineClosed(f"The model {self._info.name} was closed. Load it again with load_model().")
         return self._shared.use()
 
-    def _has_adapter(self) -> bool:
-        """Whether the handle's own adapter is in memory, as it is unless somebody else had the weights loaded anew."""
-        path = None if self._adapter.built_in else self._adapter.path
-        with self._use() as engine:
-            return path is None or engine.has_adapter(path)
-
     def _try_submit(self, prompt: PromptInput, may_wait: bool, options: dict[str, Any]) -> Stream | None:
         """A stream, or None where the queue is full and there is an answer to wait for."""
         try:
@@ -370,8 +365,8 @@ class LoadedModel:
         call = CallOptions.parse("score()", options)
         with self._use() as engine:
             engine.check_generates()
-            request, front = score_request(engine, text, call, self._adapter)
-            _prepare_adapter(engine, request)
+            request, front = score_request(engine, given.checked_text("score()", text), call, self._adapter)
+            engine.prepare(request)
             return engine.submit(request), request, front
 
     def _template(self, name: str | None) -> ChosenTemplate:
@@ -388,11 +383,6 @@ class LoadedModel:
         if self._card is not None:
             return dict(self._card.sampling)
         return dict(find_family(self._family).sampling) if self._family is not None else {}
-
-
-def _prepare_adapter(engine: Engine, request: Request) -> None:
-    if request.adapter is not None:
-        engine.prepare_adapter(request.adapter.path)
 
 
 _OWN_NAMES = tuple(signature(LoadedModel.submit).parameters)[2:-1]

@@ -98,9 +98,11 @@ class SamplingOptions(BaseModel):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         values = [value] if isinstance(value, str) else value
-        if values is not None and any(text == "" for text in values):
+        if not isinstance(values, list | tuple | set | frozenset):
+            return values
+        if any(text == "" for text in values):
             raise ValueError("a stop string must not be empty")
-        return None if values is None else list(values)
+        return list(values)
 
     def resolve(self, defaults: Mapping[str, Any], stop: Sequence[str] = ()) -> SamplingParams:
         """Concrete parameters: what was given, else ``defaults`` (of the family), else those of SamplingParams.
@@ -171,5 +173,6 @@ def option_error(where: str, error: ValidationError) -> OptionError:
     problems = []
     for item in error.errors(include_url=False):
         name = ".".join(str(part) for part in item["loc"]) or "options"
-        problems.append(f"{name}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+        message = item["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}={item['input']!r}: {message[0].lower()}{message[1:]}")
     return OptionError(f"{where} was given " + "; ".join(problems) + ".")

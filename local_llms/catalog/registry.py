@@ -15,6 +15,7 @@ from functools import lru_cache
 from importlib import metadata, resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 from local_llms.catalog.reader import parse_family
 from local_llms.catalog.schema import (
@@ -27,7 +28,7 @@ from local_llms.catalog.schema import (
     ModelKind,
     Template,
 )
-from local_llms.errors import CatalogError, ModelNotFound
+from local_llms.errors import CatalogError, ModelNotFound, OptionError
 from local_llms.paths import config_dir
 
 ENTRY_POINTS = "local_llms.families"
@@ -89,7 +90,7 @@ def list_models(family: str | None = None, commercial_use: CommercialUse | bool 
 
     ``family`` keeps those of one family, ``commercial_use`` those whose licence allows commercial use in that way: True
     is "yes" and False is "no"; those with conditions to read first are asked for by "conditional".
-    Raises ModelNotFound for a family that does not exist.
+    Raises ModelNotFound for a family that does not exist, OptionError for another value of ``commercial_use``.
     """
     cards = _narrowed(_current().models.values(), family, commercial_use)
     return sorted(cards, key=lambda card: (card.family, card.parameters, card.name))
@@ -117,6 +118,9 @@ def _narrowed(
         find_family(family)
     if isinstance(commercial_use, bool):
         commercial_use = "yes" if commercial_use else "no"
+    if commercial_use not in (None, *get_args(CommercialUse)):
+        known = ", ".join(map(repr, get_args(CommercialUse)))
+        raise OptionError(f"commercial_use={commercial_use!r}: give True, False or one of {known}.")
     return (card for card in cards if family in (None, card.family) and commercial_use in (None, card.commercial_use))
 
 
