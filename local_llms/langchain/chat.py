@@ -145,11 +145,12 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         handle = self.loaded(model)
         reader = _reader(handle, options)
         with self._patiently(handle.submit, to_messages(messages), options) as stream:
+            cut = False
             try:
                 completion = stream.result()
             except AnswerCut as error:
-                completion = _kept(error, kwargs)
-        return ChatResult(generations=[replies.message(completion, handle.info.name, listener, reader)])
+                completion, cut = _kept(error, kwargs), True
+        return ChatResult(generations=[replies.message(completion, handle.info.name, listener, reader, cut=cut)])
 
     async def _agenerate(
         self,
@@ -163,11 +164,12 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         handle = await self.aloaded(model)
         reader = _reader(handle, options)
         async with await self._apatiently(handle.asubmit, to_messages(messages), options) as stream:
+            cut = False
             try:
                 completion = await stream.aresult()
             except AnswerCut as error:
-                completion = _kept(error, kwargs)
-        return ChatResult(generations=[replies.message(completion, handle.info.name, listener, reader)])
+                completion, cut = _kept(error, kwargs), True
+        return ChatResult(generations=[replies.message(completion, handle.info.name, listener, reader, cut=cut)])
 
     # LangChain sends each chunk to its callbacks itself; doing so here as well would count every token twice.
 
@@ -183,6 +185,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         handle = self.loaded(model)
         reader = _reader(handle, options)
         with self._patiently(handle.submit, to_messages(messages), options) as stream:
+            cut = False
             try:
                 for event in stream:
                     chunk = replies.message_chunk(event, logprobs=logprobs, reader=reader)
@@ -190,9 +193,9 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
                         yield chunk
                 completion = stream.result()
             except AnswerCut as error:
-                completion = _kept(error, kwargs)
+                completion, cut = _kept(error, kwargs), True
             usage = kwargs.get("stream_usage", self.stream_usage)
-            yield replies.last_message_chunk(completion, handle.info.name, usage=usage, reader=reader)
+            yield replies.last_message_chunk(completion, handle.info.name, usage=usage, reader=reader, cut=cut)
 
     async def _astream(
         self,
@@ -206,6 +209,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         handle = await self.aloaded(model)
         reader = _reader(handle, options)
         async with await self._apatiently(handle.asubmit, to_messages(messages), options) as stream:
+            cut = False
             try:
                 async for event in stream:
                     chunk = replies.message_chunk(event, logprobs=logprobs, reader=reader)
@@ -213,9 +217,9 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
                         yield chunk
                 completion = stream.result()
             except AnswerCut as error:
-                completion = _kept(error, kwargs)
+                completion, cut = _kept(error, kwargs), True
             usage = kwargs.get("stream_usage", self.stream_usage)
-            yield replies.last_message_chunk(completion, handle.info.name, usage=usage, reader=reader)
+            yield replies.last_message_chunk(completion, handle.info.name, usage=usage, reader=reader, cut=cut)
 
     def generate(
         self,

@@ -2,22 +2,23 @@
 
 A finished answer tells its model's name, ``finish_reason`` ("stop" or "length"), ``stop_match`` (the stop string that
 ended it, if one did), usage, and ``timings`` (seconds: queued, first_token, total; and tokens_per_second); and where
-``context_overflow="drop_oldest"`` left messages out, "dropped_messages", each with "role" and "content". Of a stream,
-only the last chunk does, so that nothing is counted twice.
+``context_overflow="drop_oldest"`` left messages out, "dropped_messages", each with "role" and "content"; and where it
+was cut and is kept even so, "cut". Of a stream, only the last chunk does, so that nothing is counted twice.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
-from langchain_core.messages.tool import tool_call, tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
 from local_llms.callbacks import TokenCallback
-from local_llms.models import CallStart, Piece, ReplyReader, TextPiece, read_reply
+from local_llms.models import CallStart, Piece, ReplyReader, TextPiece
 from local_llms.types import Completion, TokenEvent, TokenLogprob
 
 PROVIDER = "local_llms"
@@ -39,17 +40,25 @@ class Listener(TokenCallback):
 
 
 def message(
-    completion: Completion, model: str, listener: Listener | None, reader: ReplyReader | None = None
+    completion: Completion,
+    model: str,
+    listener: Listener | None,
+    reader: ReplyReader | None = None,
+    *,
+    cut: bool = False,
 ) -> ChatGeneration:
-    """A whole answer of a chat model. ``reader`` tells calls from text."""
-    text, calls = (completion.text, []) if reader is None else read_reply(reader, completion.text)
-    metadata = {"model_provider": PROVIDER, **_facts(completion, model)}
+    """A whole answer of a chat model. ``reader`` tells calls from text; ``cut``: it ends before it is complete."""
+    pieces = [TextPiece(completion.text)] if reader is None else [*reader.push(completion.text), *reader.finish()]
+    text, calls = _parts(pieces)
+    whole, cut_off = _told_apart(calls)
+    metadata = {"model_provider": PROVIDER, **_facts(completion, model), **_cut(cut)}
     if listener is not None:
         metadata["logprobs"] = {"content": listener.content}
     return ChatGeneration(
         message=AIMessage(
             content=text,
-            tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=call.id) for call in calls],
+            tool_calls=whole,
+            invalid_tool_calls=cut_off,
             response_metadata=metadata,
             usage_metadata=_usage(completion),
         ),
@@ -88,8 +97,25 @@ def _parts(pieces: Sequence[Piece]) -> tuple[str, list[ToolCallChunk]]:
     return "".join(text), list(calls.values())
 
 
+def _told_apart(chunks: Sequence[ToolCallChunk]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    """Calls that are whole, and what there is of one that was cut."""
+    whole: list[ToolCall] = []
+    cut_off: list[InvalidToolCall] = []
+    for chunk in chunks:
+        name, text, number = chunk["name"], chunk["args"] or "", chunk["id"]
+        try:
+            whole.append(tool_call(name=name or "", args=json.loads(text), id=number))
+        except ValueError:
+            cut_off.append(invalid_tool_call(name=name, args=text, id=number, error="The answer was cut in this call."))
+    return whole, cut_off
+
+
+def _cut(cut: bool) -> dict[str, bool]:
+    return {"cut": True} if cut else {}
+
+
 def last_message_chunk(
-    completion: Completion, model: str, *, usage: bool, reader: ReplyReader | None = None
+    completion: Completion, model: str, *, usage: bool, reader: ReplyReader | None = None, cut: bool = False
 ) -> ChatGenerationChunk:
     """The end of a chat model's answer, with what the reader held back of it."""
     text, calls = _parts([] if reader is None else reader.finish())
@@ -97,7 +123,7 @@ def last_message_chunk(
         message=AIMessageChunk(
             content=text,
             tool_call_chunks=calls,
-            response_metadata={"model_provider": PROVIDER, **_facts(completion, model)},
+            response_metadata={"model_provider": PROVIDER, **_facts(completion, model), **_cut(cut)},
             usage_metadata=_usage(completion) if usage else None,
             chunk_position="last",
         )

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any, Literal
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.base import BaseGenerationOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
@@ -51,9 +53,18 @@ def structured(
     llm = model.bind(**asked, **options, keep_cut=include_raw, **told)
     if not include_raw:
         return llm | parser
-    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    parsed = RunnableLambda(_whole) | RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
     nothing = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([nothing], exception_key="parsing_error")
+
+
+def _whole(answer: dict[str, AIMessage]) -> dict[str, AIMessage]:
+    """Looked at before it is parsed, since LangChain's parsers make something of a part too."""
+    if answer["raw"].response_metadata.get("cut"):
+        raise OutputParserException("The answer was cut before it was complete. Give a larger max_tokens.")
+    return answer
 
 
 def _needed(schema: Any, method: str) -> Any:

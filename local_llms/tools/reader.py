@@ -140,7 +140,7 @@ class ReplyReader:
 
 
 def read_reply(reader: ReplyReader, text: str) -> tuple[str, list[ToolCall]]:
-    """What a whole answer says, and what it calls, by a fresh reader."""
+    """What a whole answer says, and what it calls, by a fresh reader. A call that was cut is left out."""
     said: list[str] = []
     calls: list[tuple[CallStart, list[str]]] = []
     for piece in [*reader.push(text), *reader.finish()]:
@@ -150,13 +150,13 @@ def read_reply(reader: ReplyReader, text: str) -> tuple[str, list[ToolCall]]:
             calls.append((piece, []))
         else:
             calls[piece.index][1].append(piece.text)
-    return "".join(said), [ToolCall(start.id, start.name, _arguments("".join(parts))) for start, parts in calls]
+    whole = [(start, _arguments("".join(parts))) for start, parts in calls]
+    return "".join(said), [ToolCall(start.id, start.name, given) for start, given in whole if given is not None]
 
 
-def _arguments(text: str) -> dict[str, Any]:
+def _arguments(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except ValueError:
-        # Only an answer that was cut gets here, and its reader knows that.
-        return {}
-    return value if isinstance(value, dict) else {"value": value}
+        return None
+    return value if isinstance(value, dict) else None

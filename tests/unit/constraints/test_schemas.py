@@ -140,6 +140,40 @@ def test_what_cannot_be_kept_to_is_refused(compiler, word, schema):
         compiler.compile(json_document(schema))
 
 
+ITSELF = [
+    {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+    {"type": "array", "prefixItems": [{"$ref": "#"}], "items": {"type": "null"}, "minItems": 1},
+    {"anyOf": [{"$ref": "#"}, {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}]},
+    {
+        "allOf": [{"$ref": "#/$defs/a"}],
+        "$defs": {"a": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}},
+    },
+    {"type": "object", "required": ["a"], "additionalProperties": {"$ref": "#"}},
+]
+
+
+@pytest.mark.parametrize("schema", ITSELF, ids=json.dumps)
+def test_what_requires_itself_is_refused_however_it_does(schema):
+    with pytest.raises(ConstraintError, match="requires itself"):
+        json_document(schema)
+
+
+ONLY_LOOKS_LIKE_IT = [
+    {"type": "array", "prefixItems": [{"type": "null"}], "items": {"$ref": "#"}, "minItems": 1, "maxItems": 1},
+    {"type": "object", "properties": {"a": {"$ref": "#"}}},
+    {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 1, "maxItems": 1}, {"type": "null"}]},
+    {"type": ["array", "null"], "items": {"$ref": "#"}, "minItems": 1, "maxItems": 1},
+]
+
+
+@pytest.mark.parametrize("schema", ONLY_LOOKS_LIKE_IT, ids=json.dumps)
+def test_what_only_looks_like_it_is_written(write: Write, schema):
+    texts = [write(json_document(schema), seed) for seed in range(10)]
+    assert any(texts)
+    for text in filter(None, texts):
+        check(schema, text)
+
+
 def test_a_refusal_names_the_place(compiler):
     schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string", "format": "x"}}}}
     with pytest.raises(ConstraintError, match="#/properties/a/items/format"):

@@ -188,17 +188,36 @@ def test_the_raw_answer_too():
         assert json.loads(found["raw"].content) == {"name": "Ann", "age": 31}
 
 
-def test_an_answer_that_is_cut():
-    with chat('{"name": "Ann", "age": 31}', max_tokens=9) as llm:
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()], ids=["pydantic", "dictionary"])
+@pytest.mark.parametrize("most", [9, 52, 60])
+def test_an_answer_that_is_cut(method, schema, most):
+    """In front of a call, in it, or in the middle of the object: never a part that is taken for the whole."""
+    said = '{"name": "Ann", "age": 31}'
+    if method == "function_calling":
+        said = f'<tool_call>\n{{"name": "Person", "arguments": {said}}}\n</tool_call>'
+    most = min(most, len(said) - 10)
+    with chat(said, max_tokens=most) as llm:
         with pytest.raises(AnswerCut):
-            llm.with_structured_output(Person).invoke("Who?")
+            llm.with_structured_output(schema, method=method).invoke("Who?")
         with pytest.raises(AnswerCut):
-            list(llm.with_structured_output(Person).stream("Who?"))
-        found = llm.with_structured_output(Person, include_raw=True).invoke("Who?")
-        assert found["raw"].content.startswith('{"name"')
-        assert found["parsed"] is None
-        assert found["parsing_error"] is not None
-        assert found["raw"].response_metadata["finish_reason"] == "length"
+            list(llm.with_structured_output(schema, method=method).stream("Who?"))
+        chain = llm.with_structured_output(schema, method=method, include_raw=True)
+        streamed: dict[str, Any] = {}
+        for part in chain.stream("Who?"):
+            streamed = {**streamed, **part}
+        for found in (chain.invoke("Who?"), streamed):
+            assert found["parsed"] is None
+            assert "cut" in str(found["parsing_error"])
+        raw = chain.invoke("Who?")["raw"]
+        assert raw.response_metadata["finish_reason"] == "length"
+        assert raw.response_metadata["cut"]
+        assert raw.tool_calls == []
+        assert raw.content or [call["name"] for call in raw.invalid_tool_calls] == ["Person"]
+    with chat(said) as llm:
+        found = llm.with_structured_output(schema, method=method, include_raw=True).invoke("Who?")
+        assert found["parsed"]
+        assert "cut" not in found["raw"].response_metadata
 
 
 def test_the_model_is_shown_what_to_answer_with():

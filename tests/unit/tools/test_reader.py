@@ -59,6 +59,19 @@ def test_what_is_no_call_is_shown_at_once():
     assert reader.push("b>") == [TextPiece(" <b>")]
 
 
+@pytest.mark.parametrize("template", CALLS)
+def test_a_call_that_was_cut_is_none(template):
+    """Wherever it was: with a part of its arguments it is not what the model wanted to call."""
+    form = format_of(find_template(template)[1])
+    call = form.call.replace("$name", "add").replace(
+        "$arguments", 'a="xyz"' if form.arguments == "python" else '{"a": 1}'
+    )
+    for length in range(len(call) - len(form.call.partition("$arguments")[2])):
+        calls = read_reply(ReplyReader(form, ["add"]), call[:length])[1]
+        assert calls == []
+    assert [one.name for one in read_reply(ReplyReader(form, ["add"]), call)[1]] == ["add"]
+
+
 def test_without_tools_all_is_text():
     text = CALLS["plain"]
     assert read_reply(ReplyReader(format_of(find_template("plain")[1]), []), text) == (text, [])
