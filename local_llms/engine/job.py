@@ -49,6 +49,8 @@ class Job:
         self._logprobs: list[float] = []
         self._top_logprobs: list[tuple[TokenLogprob, ...]] = []
         self._submitted = now
+        self.ended = False
+        """Whether the worker has done with it. The reader may not know yet, and cancel it."""
         self.started: float | None = None
         self._first_token: float | None = None
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,11 @@ class Worker:
         the step goes on to its end. Nobody needs to be woken, for a worker with a request does not sleep.
         """
         self._cancelled.append(job)
+        if job.ended:
+            # A worker that sleeps would hold it until somebody asks again.
+            with suppress(ValueError):
+                self._cancelled.remove(job)
+            return
         if self._computing.acquire(blocking=False):
             try:
                 if self._decoding and all(other.channel.outcome is not None for other in self._decoding):
@@ -189,6 +195,8 @@ class Worker:
             self._closing = True
             jobs = [*self._jobs.values(), *self._arrived]
             tasks = list(self._embeddings)
+            for job in jobs:
+                job.ended = True
             for held in (self._jobs, self._arrived, self._embeddings, self._cancelled):
                 held.clear()
         for end in [*(job.channel.close for job in jobs), *(task.fail for task in tasks), self._adapters.fail]:
@@ -204,6 +212,8 @@ class Worker:
         new: list[Job] = []
         with self._changed:
             while not (self._closing or self._arrived or self._embeddings or self._jobs or self._adapters.asked):
+                # What is in line to be cancelled has ended, or is cancelled when it arrives.
+                self._cancelled.clear()
                 self._changed.wait()
             if self._closing:
                 return False
@@ -214,6 +224,7 @@ class Worker:
                     new.append(job)
                 else:
                     # Cancelled already: its place among the cancelled may have been passed before it got here.
+                    job.ended = True
                     self._record.cancelled(job)
         self._adapters.open_asked()
         for job in new:
@@ -337,6 +348,7 @@ class Worker:
 
     def _leave(self, job: Job, take_out: Callable[[Running], list[Free]]) -> None:
         self._last_use = time.monotonic()
+        job.ended = True
         del self._jobs[job.sequence]
         self._move(take_out(job.sequence))
 

@@ -138,8 +138,8 @@ def test_words(text: str, parts: list[str]) -> None:
 
 
 def test_long_texts_take_little_time(dolly: ByteVocabulary) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # of the processor: other processes do not count
     for vocabulary in (dolly, pieces()):
         for text in ("the " * 25_000, "a" * 100_000, "😀" * 20_000, " " * 100_000):
             assert vocabulary.tokenize(text)
-    assert time.perf_counter() - started < 20
+    assert time.thread_time() - started < 20

@@ -52,9 +52,9 @@ def test_a_marker_stays_text_and_what_follows_is_unchanged(backend: LlamaCppBack
 
 
 def test_many_markers_take_no_time(backend: LlamaCppBackend) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # of the processor: other processes do not count
     ids = backend.tokenize(f"the {MERGED_MARKER}{TYPED_MARKER} " * 5_000)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
     assert not set(ids) & set(backend.info.special_tokens.values())
 
 

@@ -23,10 +23,11 @@ def test_equal_ones_are_compiled_once():
     maker = Compiler(ScriptedBackend())
     first = maker.compile(json_document(schema))
     assert maker.compile(json_document(dict(schema))) is first
-    started = time.perf_counter()
+    # Time of the processor, not of the wall: other processes do not count.
+    started = time.thread_time()
     for _ in range(100):
         maker.compile(json_document(schema)).matcher([EOS])
-    assert (time.perf_counter() - started) / 100 < 0.001
+    assert (time.thread_time() - started) / 100 < 0.001
 
 
 def test_the_least_recently_used_is_given_up(monkeypatch):

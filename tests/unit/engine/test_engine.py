@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from local_llms.backends.base import BackendInfo
+from local_llms.callbacks import TokenCallback
 from local_llms.engine import Engine, Request, worker
 from local_llms.engine.embedding import parts_of
 from local_llms.engine.scheduler import WORTH_WAITING
 from local_llms.errors import (
+    CallbackError,
     ContextOverflow,
     DeadlineExceeded,
     EmptyPrompt,
@@ -187,7 +189,9 @@ def test_requests_that_come_together_share_their_prefix(serve) -> None:
 
 def test_a_long_prompt_does_not_stall_the_others(serve) -> None:
     engine = serve(context_length=4000, cache_tokens=9000, batch_tokens=50, step_seconds=0.002)
-    running = ask(engine, "short", 3500)
+    with at_once(engine):
+        running = ask(engine, "short", 3500)
+        running._channel.call_when_ready(bool, for_tokens=True)  # somebody reads it as it comes
     iterator = iter(running)
     next(iterator)
     long = ask(engine, "x" * 2000, 1)
@@ -290,6 +294,22 @@ def test_nothing_is_held_of_a_request_once_its_stream_is_dropped(serve) -> None:
         assert [reference() for reference in gone] == [None] * 3
     finally:
         gc.enable()
+
+
+def test_nothing_is_held_of_a_request_that_was_cancelled_when_it_had_ended(serve) -> None:
+    class Failing(TokenCallback):
+        def on_token(self, event) -> None:
+            raise KeyError("broken")
+
+    engine = serve()
+    stream = engine.submit(request("hello", 5), observers=[Failing()])
+    channel = weakref.ref(stream._channel)
+    wait_quiet(engine)
+    with pytest.raises(CallbackError):
+        stream.result()
+    del stream
+    gc.collect()
+    assert channel() is None
 
 
 def test_idle_seconds(serve) -> None:

@@ -176,10 +176,11 @@ def test_many_markers_are_found_quickly(pair_tokenizer) -> None:
     prompt = (structure("<unused7>"), content("<unused8> " * 400), structure("<unused9>"))
     encode(prompt, tokenizer)
     tokenizer.tokenize = lambda text: [100]
-    start = time.perf_counter()
+    # Time of the processor, not of the wall: other processes do not count.
+    start = time.thread_time()
     for _ in range(20):
         assert encode(prompt, tokenizer) == [7, 100, 9]
-    assert (time.perf_counter() - start) / 20 < 0.002
+    assert (time.thread_time() - start) / 20 < 0.002
 
 
 def test_few_models_are_remembered(pair_tokenizer) -> None:
