@@ -141,9 +141,13 @@ def find_source(model: ModelName | None, family: str | None) -> ModelSource:
     if model in adapters:
         return _over_its_base(model, adapters[model])
     path = Path(model).expanduser()
-    if os.sep in model or model.startswith(("~", ".")) or path.suffix == ".gguf" or path.exists():
+    if _is_a_path(model) or path.exists():
         return ModelSource(model, None, path)
     raise ModelNotFound("model", model, [*models, *adapters])
+
+
+def _is_a_path(name: str) -> bool:
+    return os.sep in name or name.startswith(("~", ".")) or Path(name).suffix == ".gguf"
 
 
 def adapter_path(adapter: str) -> Path:
@@ -160,8 +164,9 @@ def adapter_path(adapter: str) -> Path:
     try:
         card = find_adapter(adapter)
     except ModelNotFound as error:
+        what = f"There is no file or folder {adapter}." if _is_a_path(adapter) else str(error)
         raise AdapterError(
-            f"{error} Give the path of a PEFT folder or of a GGUF adapter, hf:organisation/repository, or a name of "
+            f"{what} Give the path of a PEFT folder or of a GGUF adapter, hf:organisation/repository, or a name of "
             "the catalog."
         ) from None
     if card.commercial_use == "no":

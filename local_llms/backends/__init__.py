@@ -57,8 +57,24 @@ def _nobody(path: Path, modules: dict[str, BackendModule]) -> str:
         hint = f" Give the file in it: {files[0]}." if files else ""
         if (path / "adapter_config.json").is_file():
             hint = " It holds an adapter: name the model that it was trained over, and give the folder as adapter=."
+        elif not hint:
+            hint = _lacking(path)
         return f"{path} is a folder that no backend reads. Known are: {known}.{hint}"
     return f"{path} is no model file that a backend reads. Known are: {known}.{_hint(path)}"
+
+
+def _lacking(path: Path) -> str:
+    """What keeps a folder from being a checkpoint."""
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        return f" It cannot be read: {error.strerror}."
+    if not names:
+        return " It is empty."
+    if "config.json" in names:
+        return " It has a config.json and no weights."
+    weights = any(Path(name).suffix in (".safetensors", ".bin", ".pth", ".pt") for name in names)
+    return " It has weights and no config.json." if weights else " It has neither a config.json nor weights."
 
 
 def _hint(path: Path) -> str:

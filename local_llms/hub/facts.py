@@ -28,7 +28,8 @@ def facts_of(path: Path) -> FileFacts:
             return facts_of_folder(path) or _in_folder(path)
         with path.open("rb") as file:
             start = file.read(8)
-        if start[:4] == b"GGUF":
+        # A file that has the name and is something else, such as a web page, is told as such.
+        if start[:4] == b"GGUF" or path.suffix == ".gguf":
             return _of_gguf(check_gguf(path))
         if probe(start):
             return _of_ggml(check_ggml(path))

@@ -20,7 +20,7 @@ from local_llms.hub.lock import file_lock
 from local_llms.hub.names import HubName, all_parts, check_repository
 from local_llms.hub.selection import Selection, gguf_models, single_weights
 from local_llms.hub.source import HubSource
-from local_llms.hub.storage import storage_errors
+from local_llms.hub.storage import cache_errors
 from local_llms.paths import cache_dir
 
 _RECORD = ".verified.json"
@@ -48,7 +48,7 @@ class KeptModel:
 
         All of it is hashed. A damaged file counts as good no more: it is fetched again when it is used.
         """
-        with storage_errors(self.name, self.folder):
+        with cache_errors(f"The model {self.name} cannot be verified in", self.folder):
             if not all(slot.has_digest for slot in self.slots):
                 return None
             records = [slot.verify() for slot in self.slots]
@@ -61,13 +61,13 @@ class KeptModel:
 
     def remove(self) -> int:
         """Remove the files and what is known of them; the bytes that are free now."""
-        with storage_errors(self.name, self.folder):
+        with cache_errors(f"The model {self.name} cannot be removed from", self.folder):
             return sum(_remove(slot) for slot in self.slots)
 
 
 def kept_models() -> list[KeptModel]:
     """Every model that is kept here, by name. Raises DownloadError where a cache cannot be read."""
-    with storage_errors("list", hub_cache()):
+    with cache_errors("The models that are kept here cannot be listed in", hub_cache()):
         return sorted([*_of_packages(), *_of_the_hub()], key=lambda kept: (kept.name, str(kept.path)))
 
 
@@ -90,7 +90,7 @@ def remove_unfinished(name: str | None = None) -> int:
     That is what arrived of a content, and whole contents of a model of which others are missing still. A download that
     is under way is left alone.
     """
-    with storage_errors(name or "list", hub_cache()):
+    with cache_errors("What broken downloads have left cannot be removed from", hub_cache()):
         folders = [folder for folder in hub_cache().glob("models--*/") if (folder / "blobs").is_dir()]
         if name is not None:
             folders = [folder for folder in folders if folder.name == f"models--{name.replace('/', '--')}"]

@@ -128,9 +128,10 @@ def _explain(name: str, source: PackageSource, what: str, advice: str, tail: Seq
 
 
 def _tail(output: str) -> list[str]:
-    """The last lines that pip wrote, without credentials."""
-    lines = [line.strip() for line in hide_credentials(output).splitlines() if line.strip()]
-    return [line[:400] for line in lines[-_LAST_LINES:]]
+    """The last lines that pip wrote, without credentials; of a traceback the last line, which says what it was."""
+    lines = [line.rstrip() for line in hide_credentials(output).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith((" ", "Traceback"))] or lines
+    return [line.strip()[:400] for line in told[-_LAST_LINES:]]
 
 
 def hide_credentials(text: str) -> str:

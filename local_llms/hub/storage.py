@@ -16,7 +16,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def storage_errors(name: str, folder: Path, variable: str = "HF_HOME") -> Iterator[None]:
-    """Turn what goes wrong with a cache folder into DownloadError. ``variable`` names the one that moves the folder."""
+    """Turn what goes wrong while a model is written into a cache folder into DownloadError.
+
+    ``variable`` names the one that moves the folder.
+    """
     try:
         yield
     except OSError as error:
@@ -26,6 +29,15 @@ def storage_errors(name: str, folder: Path, variable: str = "HF_HOME") -> Iterat
             f"The model {name} cannot be kept in {folder}: {error}. Make the folder writable, or set {variable} to one "
             "that is."
         ) from error
+
+
+@contextmanager
+def cache_errors(doing: str, folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with what is kept already into DownloadError. ``doing``: "X cannot be removed from"."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(f"{doing} {folder}: {error}. Look at the permissions of that folder.") from error
 
 
 def size_of(path: Path) -> int:
