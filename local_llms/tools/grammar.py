@@ -8,6 +8,7 @@ from typing import Any
 
 from local_llms.catalog.schema import ToolFormat
 from local_llms.constraints import Constraint, json_value, literal, terminal
+from local_llms.errors import ConstraintError
 from local_llms.tools.choice import ToolUse
 from local_llms.types import Tool
 
@@ -66,14 +67,31 @@ def _rest(form: ToolFormat, number: int, tool: Tool) -> Iterator[str]:
 
 def _parameters(tool: Tool) -> dict[str, Any]:
     """The schema of the arguments; a tool of which nothing is said takes none."""
-    schema = {"type": "object", **tool.parameters}
-    says = {"properties", "additionalProperties", "patternProperties", "$ref", "anyOf", "allOf", "oneOf"}
+    given = dict(tool.parameters)
+    # Beside another keyword, what a reference or an alternative says is not all, and so could not be kept to alone.
+    if {"$ref", "anyOf", "allOf", "oneOf"}.intersection(given):
+        return given
+    schema = {"type": "object", **given}
+    says = {"properties", "additionalProperties", "patternProperties"}
     return schema if says.intersection(schema) else {**schema, "properties": {}}
+
+
+def _listed(tool: Tool) -> dict[str, Any]:
+    """The parameters with their properties at hand, as keyword arguments need them. Raises ConstraintError."""
+    whole = schema = _parameters(tool)
+    for name in str(schema.get("$ref", "#")).split("/")[1:]:
+        schema = schema.get(name, {}) if isinstance(schema, Mapping) else {}
+    if not isinstance(schema, Mapping) or {"$ref", "anyOf", "allOf", "oneOf"}.intersection(schema):
+        raise ConstraintError(
+            f"The tool {tool.name!r} cannot be called with keyword arguments, which this model's format has: its "
+            "parameters must be an object that lists its properties."
+        )
+    return {**{key: whole[key] for key in ("$defs", "definitions") if key in whole}, **schema}
 
 
 def _keywords(names: str, tool: Tool) -> Iterator[str]:
     """Rules of ``a=1, b="x"``, in the order of the properties; each has a form for where a comma goes before."""
-    schema = _parameters(tool)
+    schema = _listed(tool)
     properties = list(schema.get("properties", {}).items())
     required = schema.get("required", ())
     for number, (name, described) in enumerate(properties):

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from local_llms.catalog import find_template
+from local_llms.catalog.schema import ToolFormat
 from local_llms.tools import CallArguments, CallStart, ReplyReader, TextPiece, format_of, read_reply
 from local_llms.tools.python_arguments import as_json
 
@@ -57,6 +58,26 @@ def test_what_is_no_call_is_shown_at_once():
     assert reader.push(" wor") == [TextPiece(" wor")]
     assert reader.push("ld <") == [TextPiece("ld")]
     assert reader.push("b>") == [TextPiece(" <b>")]
+
+
+@pytest.mark.parametrize("template", CALLS)
+def test_what_is_blank_behind_a_call_is_nothing(template):
+    form = format_of(find_template(template)[1])
+    said, calls = read_reply(ReplyReader(form, ["add", "now"]), CALLS[template] + "\n \n")
+    assert said == ("I look." if template == "plain" else "")
+    assert calls
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_calls_with_something_between_them(seed):
+    form = ToolFormat(
+        call='{"name": "$name", "parameters": $arguments}', marker='{"name": "', anywhere=False, between="; "
+    )
+    text = '{"name": "add", "parameters": {"a": ";"}}; {"name": "now", "parameters": {}}'
+    reader = ReplyReader(form, ["add", "now"])
+    pieces = [piece for part in parts(text, seed) for piece in reader.push(part)] + reader.finish()
+    assert [piece.name for piece in pieces if isinstance(piece, CallStart)] == ["add", "now"]
+    assert not [piece for piece in pieces if isinstance(piece, TextPiece)]
 
 
 @pytest.mark.parametrize("template", CALLS)
