@@ -83,7 +83,7 @@ class ReplyReader:
         if not self._form.anywhere or self._calls:
             stripped = self._held.lstrip(" \n") if not self._form.text else self._held
             between = self._form.between.strip()
-            stripped = stripped.removeprefix(between) if self._calls and between else stripped
+            stripped = stripped.removeprefix(between).lstrip(" \n") if self._calls and between else stripped
             if any(stripped.startswith(head) for head in self._heads):
                 yield self._begin(next(head for head in self._heads if stripped.startswith(head)), stripped)
             elif not any(head.startswith(stripped) for head in self._heads):
