@@ -151,7 +151,8 @@ def test_importing_imports_nothing_heavy():
 
 
 def test_importing_is_quick():
-    code = "import time; start = time.perf_counter(); import local_llms; print(time.perf_counter() - start)"
+    # Time of the processor, not of the wall: other processes do not count.
+    code = "import time; start = time.process_time(); import local_llms; print(time.process_time() - start)"
     assert min(float(run(code)) for _ in range(3)) < 0.15
 
 
