@@ -46,7 +46,11 @@ class LoadingOptions(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
     gpu_layers: int | None = Field(default=None, ge=0, description="Layers on the GPU; None: all where there is one.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; None: the cores of this process.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads; None: the cores of this process. On a busy machine fewer are quicker.",
+    )
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         default=None, description="Number type of the weights; None leaves it to the backend."
     )
@@ -55,8 +59,7 @@ class LoadingOptions(BaseModel):
     )
     adapter: str | None = Field(
         default=None,
-        description="A LoRA or P-tuning adapter, as a path, a hub name or a name of the catalog, for whatever is asked "
-        "without naming another one.",
+        description="A LoRA or P-tuning adapter: a path, a place on the hub, or a name of the catalog.",
     )
     max_parallel: int = Field(default=16, ge=1, le=64, description="Requests that decode in one batch.")
     max_queue: int = Field(default=256, ge=1, description="Requests that may wait; one more raises EngineBusy.")
@@ -77,18 +80,46 @@ class SamplingOptions(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="0 is greedy.")
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    typical_p: float | None = Field(default=None, gt=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="1 is off.")
-    frequency_penalty: float | None = Field(default=None, allow_inf_nan=False, description="0 is off.")
-    presence_penalty: float | None = Field(default=None, allow_inf_nan=False, description="0 is off.")
-    penalty_decay: float | None = Field(default=None, gt=0, le=1, description="1 is off.")
+    temperature: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="0 is greedy; larger is more random."
+    )
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="Keep the fewest tokens whose probabilities sum to this; 1 keeps all."
+    )
+    top_k: int | None = Field(
+        default=None, ge=0, description="Keep this many of the most probable tokens; 0 keeps all."
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Keep tokens at least this fraction as probable as the most probable one; 0 keeps all.",
+    )
+    typical_p: float | None = Field(
+        default=None, gt=0, le=1, description="Keep the tokens nearest to the expected surprise; 1 keeps all."
+    )
+    repetition_penalty: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Lowers tokens of prompt and answer; 1 is off."
+    )
+    frequency_penalty: float | None = Field(
+        default=None, allow_inf_nan=False, description="Subtracted for each occurrence in the answer; 0 is off."
+    )
+    presence_penalty: float | None = Field(
+        default=None, allow_inf_nan=False, description="Subtracted once for a token in the answer; 0 is off."
+    )
+    penalty_decay: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="What occurrence counts are multiplied by at each token; 1 forgets nothing.",
+    )
     logit_bias: dict[int, float] | None = Field(default=None, description="Token id → number added to its logit.")
-    seed: int | None = Field(default=None, ge=0)
-    max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to generate.")
+    seed: int | None = Field(
+        default=None, ge=0, description="The same seed gives the same tokens; None takes a fresh one."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="The most tokens to generate, those of a thought included."
+    )
     max_thinking_tokens: int | None = Field(
         default=None, ge=0, description="The most tokens of a thought; then it is closed, and the answer begins."
     )
