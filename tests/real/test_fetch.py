@@ -52,7 +52,7 @@ def test_afterwards_no_network_is_needed(request: pytest.FixtureRequest, name: s
     )
     environment = {**os.environ, "LOCAL_LLMS_OFFLINE": "1"}
     command = [sys.executable, "-c", program, name]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert (done.stdout.strip(), done.stderr) == (str(path), "")
 
 

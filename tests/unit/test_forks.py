@@ -32,7 +32,7 @@ def fork(work):
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", BEGINNING + code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", BEGINNING + code], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 

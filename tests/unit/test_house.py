@@ -66,7 +66,7 @@ def test_no_leftovers(path: Path) -> None:
 def test_no_framework_or_library_is_imported_at_import() -> None:
     heavy = {"torch", "transformers", "llama_cpp", "langchain", "langchain_core", "llama_index", "numpy", "pydantic"}
     code = f"import sys, local_llms; found = {heavy!r} & set(sys.modules); sys.exit(str(found) if found else 0)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
 

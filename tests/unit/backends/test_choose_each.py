@@ -109,7 +109,7 @@ def test_a_missing_library_gives_the_pip_line(samples: dict[str, Path], name: st
         [sys.executable, "-c", BLOCKED, json.dumps(HEAVY), str(samples[name])],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         env=dict(os.environ),
     )
     assert done.stdout, done.stderr

@@ -51,7 +51,7 @@ def backend(model: Path) -> Iterator[CTransformersBackend]:
     loaded.close()
 
 
-def gone(pid: int, seconds: float = 10.0) -> bool:
+def gone(pid: int, seconds: float = 30.0) -> bool:
     """Whether a process is neither running nor a zombie, soon."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -63,7 +63,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
     return False
 
 
-def ended(backend: CTransformersBackend, seconds: float = 10.0) -> bool:
+def ended(backend: CTransformersBackend, seconds: float = 30.0) -> bool:
     """Whether the child has ended, soon."""
     end = time.monotonic() + seconds
     while backend._child.alive and time.monotonic() < end:

@@ -32,7 +32,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     fastest = 10.0
     for _ in range(3):
         before = os.times()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
         after = os.times()
         assert done.returncode == 0, done.stderr
         # Time of the processor, not of the wall: other processes do not count.

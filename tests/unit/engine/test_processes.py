@@ -29,7 +29,7 @@ engine = Engine(ScriptedBackend(context_length=5000, cache_tokens=5000, step_sec
 
 def run(code: str) -> str:
     """What a process prints; fails where it hangs, or ends badly, or says anything on standard error."""
-    done = subprocess.run([sys.executable, "-c", BEGINNING + code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", BEGINNING + code], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 

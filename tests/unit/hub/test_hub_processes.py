@@ -63,7 +63,7 @@ def kill_again_and_again(hub: FakeHub, name: str, size: int, check: Callable[[Pa
         while hub.sent < wanted and process.poll() is None:
             time.sleep(0.002)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
         found = cached_named(parse_hub_name(name))
         assert found is None or check(found)
     assert hub.transfers >= KILLS // 2

