@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -68,13 +69,23 @@ def test_a_process_that_is_killed_between_two_requests(model: LoadedModel) -> No
     assert model.generate(PROMPTS[0], **GREEDY).token_ids == expected
 
 
-def test_a_process_that_is_killed_in_the_middle_costs_one_request(model: LoadedModel) -> None:
+def test_a_process_that_is_killed_in_the_middle_costs_one_request(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = model.generate(PROMPTS[0], **GREEDY).token_ids
+    child, killed = child_of(model), threading.Event()
+    evaluate, calls = child.evaluate, itertools.count()
+
+    def dying(*arguments, **options):
+        if next(calls) == 5:
+            os.kill(child.pid, signal.SIGSEGV)
+            killed.set()
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(child, "evaluate", dying)
     stream = model.stream(PROMPTS[0], temperature=0.0, max_tokens=100)
+    assert killed.wait(20)
     waiting = model.stream(PROMPTS[0], **GREEDY)
-    events = iter(stream)
-    assert next(events).index == 0
-    os.kill(child_of(model).pid, signal.SIGSEGV)
     with pytest.raises(DecodeError, match=r"died \(SIGSEGV\).*Only this request is lost"):
         stream.result()
     assert waiting.result().token_ids == expected
@@ -101,11 +112,21 @@ def test_a_request_that_always_crashes_is_the_only_one_that_fails(
     assert good.result().token_ids == expected
 
 
-def test_cancelling_leaves_the_model_in_order(model: LoadedModel) -> None:
+def test_cancelling_leaves_the_model_in_order(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = model.generate(PROMPTS[2], **GREEDY).token_ids
+    child, go_on = child_of(model), threading.Event()
+    evaluate, calls = child.evaluate, itertools.count()
+
+    def waiting(*arguments, **options):
+        if next(calls) == 5:
+            go_on.wait(20)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(child, "evaluate", waiting)
     stream = model.stream(PROMPTS[0], temperature=0.0, max_tokens=100)
     next(iter(stream))
     stream.cancel()
+    go_on.set()
     with pytest.raises(RequestCancelled):
         stream.result()
     assert model.generate(PROMPTS[2], **GREEDY).token_ids == expected
