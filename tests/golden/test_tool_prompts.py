@@ -15,7 +15,6 @@ import pytest
 from local_llms.asking import write
 from local_llms.catalog import find_template
 from local_llms.prompts import text_of
-from local_llms.resolve import ChosenTemplate
 from local_llms.tools import ToolUse
 from local_llms.types import Message, Tool, ToolCall
 
@@ -29,8 +28,8 @@ def message(given: dict[str, Any]) -> Message:
 
 
 def written(template: str, messages: list[Message], tools: list[Tool]) -> str:
-    chosen = ChosenTemplate(find_template(template)[1], "")
-    return text_of(write(chosen, messages, None, ToolUse.of(tools, None, None)))
+    use = ToolUse.of(tools, None, None)
+    return text_of(write(find_template(template)[1], messages, None, use, None))
 
 
 @pytest.mark.parametrize("golden", GOLDENS, ids=lambda golden: f"{golden['template']}-{golden['case']}")
