@@ -44,9 +44,19 @@ from typing import Any
 
 
 class LocalLLMError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. They can be pickled, as processes that work for others send them."""
 
     retryable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[LocalLLMError], args: tuple[Any, ...], state: dict[str, Any]) -> LocalLLMError:
+    """The error that was pickled, without what its constructor takes."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class OptionError(LocalLLMError, TypeError):
