@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr
 from local_llms.adapter import GenerationFields
 from local_llms.catalog import default_model
 from local_llms.errors import EngineBusy, UnsupportedFeature
+from local_llms.langchain.overflow import known_to_langchain
 from local_llms.langchain.replies import PROVIDER
 from local_llms.langchain.tools import to_choice, to_schema, to_tools
 from local_llms.options import LoadingOptions, SamplingOptions
@@ -29,7 +30,10 @@ LONGEST_PAUSE = 4.0
 
 _FORMER = frozenset({"functions", "function_call"})
 _NOT_ASKED = frozenset({"stream", "stream_usage", "keep_cut", "strict"})
-_ASKED = (*SamplingOptions.model_fields, "adapter_scale", "context_overflow", "logprobs", "top_logprobs", "input_text")
+_ASKED = (
+    *SamplingOptions.model_fields,
+    *("adapter_scale", "thinking", "context_overflow", "logprobs", "top_logprobs", "input_text"),
+)
 
 
 class TextFields(GenerationFields):
@@ -65,7 +69,8 @@ class TextFields(GenerationFields):
         pauses = _pauses(self.max_retries, options.get("timeout"))
         while True:
             try:
-                return ask(prompt, **options)
+                with known_to_langchain():
+                    return ask(prompt, **options)
             except EngineBusy:
                 pause = next(pauses, None)
                 if pause is None:
@@ -77,7 +82,8 @@ class TextFields(GenerationFields):
         pauses = _pauses(self.max_retries, options.get("timeout"))
         while True:
             try:
-                return await ask(prompt, **options)
+                with known_to_langchain():
+                    return await ask(prompt, **options)
             except EngineBusy:
                 pause = next(pauses, None)
                 if pause is None:
