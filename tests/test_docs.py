@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from typer.testing import CliRunner
 
-from local_llms import errors
+from local_llms import errors, load_model, options
 from local_llms.catalog.reader import parse_family
 from local_llms.cli.main import COMMANDS, app
 from local_llms.options import CallOptions, LoadingOptions, SamplingOptions
@@ -39,7 +45,7 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 def commands() -> list[list[str]]:
-    """Every call of the command in a bash block."""
+    """Every call of the command in a bash block, and in the text."""
     found = []
     for page in PAGES:
         for _, text in blocks(page, "bash"):
@@ -47,28 +53,147 @@ def commands() -> list[list[str]]:
                 words = shlex.split(part, comments=True)
                 if words[:1] == ["local-llms"]:
                     found.append(words[1:])
-    return found
+        for text in re.findall(r"`(local-llms [^`]+)`", BLOCK.sub("", page.read_text("utf-8"))):
+            found.append(shlex.split(text)[1:])
+    return [words for place, words in enumerate(found) if words not in found[:place]]
+
+
+NOT_HERE = re.compile(r"hf:|\.pth|\.bin|chatglm|dolly|codealpaca|alpaca-lora|robin|MODEL|FILE|NAME")
+"""In a shown command: models that no test has, and words that stand for others."""
+
+
+def runs_here(words: list[str]) -> bool:
+    """Whether a test can do what a shown command does, in little time and without taking anything away."""
+    quick = ("chat", "complete", "list", "info", "template", "pull", "quantize")
+    return (words[0] in quick or words[:2] == ["cache", "list"]) and not any(map(NOT_HERE.search, words))
+
+
+@pytest.fixture(scope="module")
+def in_memory(smollm2_path: Path, minilm_path: Path) -> Iterator[None]:
+    """Both small models, so that no page has to load them."""
+    with load_model(), load_model("all-minilm-l6-v2"):
+        yield
+
+
+@pytest.fixture
+def _short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the end of an answer: where a page sets no bound, it is cut."""
+    monkeypatch.setattr(options, "SamplingParams", partial(SamplingParams, max_tokens=32))
+
+
+STANDS_FOR = {'"qwen3-0.6b"': '"smollm2-135m-instruct", template="qwen3"'}
+"""In a block: a model that no test has, and one that can be asked in the same way."""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smollm2_path: Path) -> Path:
+    """A folder with the files that are named in the shown commands, as the current one."""
+    for model in ("path/to/model.gguf", "path/to/other.gguf", "f16.gguf", "q8.gguf", "q4.gguf"):
+        (tmp_path / model).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / model).symlink_to(smollm2_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "boat.txt").write_text("The boat leaves at nine.", "utf-8")
+    (tmp_path / "book.txt").write_text("The boat leaves at nine. " * 20, "utf-8")
+    (tmp_path / "conversation.json").write_text(json.dumps([{"role": "user", "content": "Hello!"}]), "utf-8")
+    tool = {"name": "weather", "description": "The weather.", "parameters": {"type": "object", "properties": {}}}
+    (tmp_path / "tools.json").write_text(json.dumps([tool]), "utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("in_memory", "_short_answers")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_the_python_blocks_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The blocks of a page go on from one to the next, as a reader would type them.
     names: dict[str, Any] = {"__name__": "__main__"}
     for line, text in blocks(page, "python"):
+        for shown, used in STANDS_FOR.items():
+            text = text.replace(shown, used)
         code = compile("\n" * (line - 1) + text, str(page), "exec")
         exec(code, names)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_that_is_shown_exists(words: list[str]) -> None:
-    if words[:1] == ["--help"]:
+def test_a_command_that_is_shown_is_understood(words: list[str], desk: Path) -> None:
+    if words[0] in ("--help", "COMMAND"):
         return
-    assert words[0] in COMMANDS
-    shown = CliRunner().invoke(app, [words[0], "--help"], env={"COLUMNS": "200"}).output
-    for word in words[1:]:
-        if word.startswith("--"):
-            assert re.search(rf"{re.escape(word)}\b", shown), f"{words[0]} has no {word}"
+    given = [str(Path(word).expanduser()) if word.startswith("~") else word for word in words]
+    group = import_module("typer.main").get_command(app)
+    command = group.get_command(None, given[0])
+    assert command is not None, f"there is no command {given[0]}"
+    (desk / "FOLDER").mkdir()
+    # Without an argument that must be there, it is the command's name that is meant.
+    with contextlib.suppress(import_module("typer").Exit):
+        command.make_context(given[0], given[1:], resilient_parsing=len(given) == 1)
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("words", [words for words in commands() if len(words) > 1 and runs_here(words)], ids=" ".join)
+def test_a_command_that_is_shown_does_it(words: list[str], desk: Path) -> None:
+    if words[0] in ("chat", "complete"):
+        words = [*words, "--max-tokens", "8"]
+    done = CliRunner().invoke(app, words, input="What is a boat?", env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    assert done.stdout
+
+
+def test_what_the_template_command_shows() -> None:
+    (shown,) = [text for _, text in blocks(ROOT / "docs" / "command.md", "text")]
+    done = CliRunner().invoke(app, ["template", "chatml", "Hello!"])
+    assert done.stdout == shown
+
+
+def test_what_the_readme_says_of_a_misspelt_model() -> None:
+    (shown,) = re.findall(r"print\(error\)  # (.*)", (ROOT / "README.md").read_text("utf-8"))
+    with pytest.raises(errors.ModelNotFound) as caught:
+        load_model("smolm2-135m-instruct")
+    assert str(caught.value) == shown
+
+
+def test_what_is_installed_and_started_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for page in [*PAGES, *FAMILIES]:
+        text = page.read_text("utf-8")
+        for names in re.findall(r"pip install (?:-e )?\"[\w.-]+\[([\w,-]+)\]\"", text):
+            assert set(names.split(",")) <= set(extras), f"{name(page)}: {names}"
+        for module, arguments in re.findall(r"python -m ([\w.]+)([^`\n]*)", text):
+            spec = importlib.util.find_spec(module)
+            assert spec is not None, f"{name(page)}: {module}"
+            if module.startswith(("tests", "tools")):
+                assert spec.origin is not None
+                source = Path(spec.origin).read_text("utf-8")
+                for word in arguments.split():
+                    assert word.removeprefix("--") in source, f"{name(page)}: {module} {word}"
+
+
+def test_names_that_are_told_exist() -> None:
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "local_llms").rglob("*.py"))
+    sources += (ROOT / "tests" / "conftest.py").read_text("utf-8")
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for variable in re.findall(r"\b(?:LOCAL_LLMS|HF)_[A-Z_]+\b", text):
+            # The hub's library reads these itself.
+            assert variable in sources or variable in ("HF_HOME", "HF_TOKEN"), f"{name(page)}: {variable}"
+        for dotted in re.findall(r"`(local_llms(?:\.\w+)+)`", text):
+            parts = dotted.split(".")
+            logger = f'getLogger("{dotted}")'
+            assert _exists(parts) or logger in sources, f"{name(page)}: {dotted}"
+
+
+def _exists(parts: list[str]) -> bool:
+    for length in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part, None)  # type: ignore[assignment]
+        return found is not None
+    return False
 
 
 def test_every_command_has_a_section() -> None:
@@ -104,6 +229,17 @@ def test_the_options_table_is_complete_and_right() -> None:
         assert shown[option][0] == (str(default) if default not in ({}, ()) else "None"), option
     known = {*LoadingOptions.model_fields, *CallOptions.model_fields}
     assert set(shown) == known, "options that are no more"
+
+
+def test_the_options_table_says_what_the_options_say() -> None:
+    shown = rows(ROOT / "docs" / "options.md")
+    for option, field in {**CallOptions.model_fields, **LoadingOptions.model_fields}.items():
+        assert field.description, option
+        has_choices = any(get_origin(part) is Literal for part in (field.annotation, *get_args(field.annotation)))
+        # "template" and "adapter" stand in two tables, of which the later one is found.
+        if not has_choices and option not in ("template", "adapter"):
+            text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", shown[option][1]).replace("`", "")
+            assert text == field.description, option
 
 
 def test_the_tables_of_the_architecture_are_complete() -> None:
