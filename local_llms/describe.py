@@ -34,6 +34,8 @@ class ModelInfo:
     licence: str
     vocabulary: str = ""
     """Which vocabulary it is and why, in words, where the model's file does not carry it."""
+    thinks: bool = False
+    """Whether its template is of models that can think before they answer."""
     weight_bytes: int | None = None
     """Of the weights as they are computed with, after ``quantization=`` and ``dtype=``; None where the backend does not
     tell."""
@@ -69,6 +71,7 @@ def describe(
         embedding_size=info.embedding_size,
         licence=card.licence if card else "unknown",
         vocabulary=info.vocabulary,
+        thinks=chosen is not None and chosen.template.thinking is not None,
         weight_bytes=info.weight_bytes or None,
         adapter=adapter,
     )

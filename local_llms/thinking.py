@@ -18,13 +18,13 @@ def format_in(source: str) -> ThinkingFormat | None:
     """How models think whose file carries a template of this text; None where it has no tag of a thought.
 
     The tags are those that nearly all models have, DeepSeek-R1, Qwen3, GLM-4.5 and SmolLM3 among them. A template that
-    reads ``enable_thinking``, or no switch at all, is of models that think unless told not to; one that reads
-    ``thinking``, as those of DeepSeek-V3.1 and Granite do, of models that do not unless told to.
+    reads ``enable_thinking`` is of models that think unless told not to. One that reads ``thinking``, as those of
+    DeepSeek-V3.1 and Granite do, is of models that do not unless told to; and of one without a switch nothing is known
+    but what its prompts show.
     """
     if "</think>" not in source:
         return None
-    switches = names_read(source) & {"enable_thinking", "thinking"}
-    return ThinkingFormat(by_default=switches != {"thinking"}, provenance="the model file")
+    return ThinkingFormat(by_default="enable_thinking" in names_read(source), provenance="the model file")
 
 
 def thinking_in(

@@ -97,12 +97,13 @@ def _result(turn: Message, form: ToolFormat) -> str:
 def _calling(turn: Message, form: ToolFormat) -> Iterator[MessageLike]:
     if form.calls == "text":
         calls = form.between.join(call_text(form, call.name, call.arguments) for call in turn.tool_calls)
-        yield Message("assistant", "\n".join(filter(None, [turn.content, calls])))
+        yield Message("assistant", "\n".join(filter(None, [turn.content, calls])), reasoning=turn.reasoning)
     elif form.calls == "message":
         listed = [_as_dictionary(call) for call in turn.tool_calls]
         # Where an answer holds one call at most, several of another model's are several answers.
         for some in [listed] if form.parallel else [[call] for call in listed]:
-            yield {"role": "assistant", "content": turn.content, "tool_calls": some}
+            thought = {"reasoning_content": turn.reasoning} if turn.reasoning else {}
+            yield {"role": "assistant", "content": turn.content, **thought, "tool_calls": some}
     else:
         if turn.content:
             yield Message("assistant", turn.content)

@@ -33,7 +33,10 @@ def _message(given: MessageLike) -> Message | None:
     if isinstance(given, Message):
         return given
     role, content = (given.get("role"), given.get("content")) if isinstance(given, Mapping) else (None, None)
-    return Message(cast(Role, role), content) if role in get_args(Role) and isinstance(content, str) else None
+    if role not in get_args(Role) or not isinstance(content, str):
+        return None
+    thought = given.get("reasoning_content")
+    return Message(cast(Role, role), content, reasoning=thought if isinstance(thought, str) else "")
 
 
 def _tool(place: int, given: object) -> Tool:
