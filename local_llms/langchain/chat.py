@@ -19,7 +19,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-from local_llms.catalog import default_model, find_model
+from local_llms.catalog import default_model, find_family, find_model, find_template, list_models
 from local_llms.errors import AnswerCut, ModelNotFound, TemplateError
 from local_llms.langchain import replies
 from local_llms.langchain.fields import TextFields, package_version, specification
@@ -42,6 +42,8 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
 
     - ``invoke``, ``stream``, ``batch`` and their async forms; what is asked at the same time is decoded in one batch.
       Leaving a stream, cancelling a task and ``timeout`` stop the computing.
+    - What a model thinks before it answers is a reasoning block of ``content_blocks``, no part of the text;
+      ``thinking`` and ``max_thinking_tokens`` switch it and bound it.
     - An answer has ``usage_metadata`` (``input_token_details["cache_read"]``: prompt tokens not computed again) and
       ``response_metadata`` with "model_name", "finish_reason", "stop_match", "timings" and, where ``logprobs`` is set,
       "logprobs" as OpenAI writes them. Of a stream, the last chunk has them.
@@ -97,7 +99,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
             audio_outputs=False,
             video_outputs=False,
             attachment=False,
-            reasoning_output=False,
+            reasoning_output=self.thinking is not False and self._usually_thinks(),
             tool_calling=True,
             tool_choice=True,
             tool_call_streaming=True,
@@ -116,6 +118,20 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
             return 0
         return min(known, DEFAULT_CONTEXT, self.cache_tokens or DEFAULT_CONTEXT)
 
+    def _usually_thinks(self) -> bool:
+        """Whether the model's template is of models that think, as far as that is known without its file."""
+        name = self.template
+        if name is None:
+            known = {card.name: card for card in list_models()}.get(self.model or default_model())
+            if known is not None and self.family in (None, known.family):
+                name = known.template
+            elif self.family is not None:
+                name = find_family(self.family).default_template
+        try:
+            return name is not None and find_template(name)[1].thinking is not None
+        except ModelNotFound:
+            return False
+
     def loaded(self, model: str | None = None) -> LoadedModel:
         """The object's model, or the one named for a single call. Loads it at the first use, which may take seconds.
 
@@ -131,6 +147,7 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         if model is None and self._profile_is_ours and self.profile is not None:
             self.profile["name"] = handle.info.name
             self.profile["max_input_tokens"] = handle.info.context_length
+            self.profile["reasoning_output"] = self.thinking is not False and handle.info.thinks
         return handle
 
     def _generate(
@@ -335,7 +352,9 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
         converted = to_messages(messages)
         handle = self.loaded()
         try:
-            return handle.count_tokens(converted, input=self.input_text, tools=to_tools(tools or ()))
+            return handle.count_tokens(
+                converted, input=self.input_text, tools=to_tools(tools or ()), thinking=self.thinking
+            )
         except TemplateError:
             return sum(len(handle.tokenize(message.content)) for message in converted)
 

@@ -38,8 +38,9 @@ class LocalLLM(TextFields, Together[str], BaseLLM):
     - ``invoke``, ``stream``, ``batch`` and their async forms; what is asked at the same time is decoded in one batch.
       Leaving a stream, cancelling a task and ``timeout`` stop the computing.
     - ``generate`` tells in ``generation_info`` of each answer "model_name", "finish_reason", "stop_match", "usage",
-      "timings" and, where ``logprobs`` is set, "logprobs" with "token_ids" and "token_logprobs"; ``llm_output`` has
-      the "token_usage" of all. Of a stream, the last chunk, which is empty, has them.
+      "timings", "reasoning" where the model thought before it answered and, where ``logprobs`` is set, "logprobs" with
+      "token_ids" and "token_logprobs"; ``llm_output`` has the "token_usage" of all. Of a stream, the last chunk, which
+      is empty, has them.
     - A call may set ``schema``, ``regex``, ``choices`` or ``grammar``, to which its answer is held.
     - Messages become one string in LangChain's way ("Human: …"); a single human message is its text. Use ``ChatLocal``
       for conversations.

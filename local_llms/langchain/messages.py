@@ -29,17 +29,10 @@ ROLES: dict[str, Role] = {
 """What the role of a ``ChatMessage`` means."""
 
 _TEXT = {"text", "text-plain"}
-# Calls stand in ``tool_calls`` as well; what a model thought on the way is not sent back to it.
-_SAID_ELSEWHERE = {
-    "tool_call",
-    "tool_call_chunk",
-    "invalid_tool_call",
-    "tool_use",
-    "function_call",
-    "reasoning",
-    "thinking",
-    "redacted_thinking",
-}
+# Calls stand in ``tool_calls`` as well.
+_SAID_ELSEWHERE = {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"}
+_THOUGHTS = {"reasoning": "reasoning", "thinking": "thinking", "redacted_thinking": None}
+"""Blocks of what a model thought, and where in them it stands; those of others may hold none of it."""
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
@@ -64,7 +57,7 @@ def _turns(messages: Sequence[BaseMessage]) -> Iterator[Message]:
 def _turn(message: BaseMessage) -> Message:
     if isinstance(message, AIMessage):
         calls = (ToolCall(call["id"] or "", call["name"], call["args"]) for call in message.tool_calls)
-        return Message("assistant", _text(message), tuple(calls))
+        return Message("assistant", _text(message), tuple(calls), reasoning=_reasoning(message))
     if isinstance(message, HumanMessage):
         return Message("user", _text(message))
     if isinstance(message, SystemMessage):
@@ -83,6 +76,16 @@ def _result(message: ToolMessage | FunctionMessage, names: dict[str, str]) -> Me
     return Message("tool", _text(message), name=name or "", failed=failed)
 
 
+def _reasoning(message: AIMessage) -> str:
+    """What a message says that its model thought: in blocks, or where providers without blocks put it."""
+    if isinstance(message.content, list):
+        blocks = [block for block in message.content if isinstance(block, dict) and block.get("type") in _THOUGHTS]
+        if blocks:
+            return "".join(str(block.get(_THOUGHTS[block["type"]] or "") or "") for block in blocks)
+    thought = message.additional_kwargs.get("reasoning_content")
+    return thought if isinstance(thought, str) else ""
+
+
 def _text(message: BaseMessage) -> str:
     if isinstance(message.content, str):
         return message.content
@@ -95,7 +98,7 @@ def _block(block: str | dict[str, Any]) -> str:
     kind = block.get("type", "text" if "text" in block else None)
     if kind in _TEXT:
         return str(block.get("text") or "")
-    if kind in _SAID_ELSEWHERE:
+    if kind in _SAID_ELSEWHERE or kind in _THOUGHTS:
         return ""
     raise UnsupportedFeature(
         f"A message holds a block of the type {kind!r}; this model reads text. "

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall, ToolCallChunk
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
@@ -59,6 +59,7 @@ def message(
             content=text,
             tool_calls=whole,
             invalid_tool_calls=cut_off,
+            additional_kwargs=_thought(completion.reasoning),
             response_metadata=metadata,
             usage_metadata=_usage(completion),
         ),
@@ -75,9 +76,21 @@ def message_chunk(
     text, calls = _parts(pieces)
     if logprobs:
         metadata["logprobs"] = {"content": [_logprob(event)]}
-    elif not text and not calls:
+    elif not text and not calls and not event.reasoning:
         return None
-    return ChatGenerationChunk(message=AIMessageChunk(content=text, tool_call_chunks=calls, response_metadata=metadata))
+    return ChatGenerationChunk(
+        message=AIMessageChunk(
+            content=text,
+            tool_call_chunks=calls,
+            additional_kwargs=_thought(event.reasoning),
+            response_metadata=metadata,
+        )
+    )
+
+
+def _thought(reasoning: str) -> dict[str, str]:
+    """Where LangChain looks for a thought to make a reasoning block of it, in front of all others."""
+    return {"reasoning_content": reasoning} if reasoning else {}
 
 
 def _parts(pieces: Sequence[Piece]) -> tuple[str, list[ToolCallChunk]]:
@@ -174,6 +187,8 @@ def _facts(completion: Completion, model: str) -> dict[str, Any]:
 
 def _info(completion: Completion, model: str) -> dict[str, Any]:
     info = {"model_provider": PROVIDER, **_facts(completion, model), "usage": dict(_usage(completion))}
+    if completion.reasoning:
+        info["reasoning"] = completion.reasoning
     if completion.token_logprobs:
         info["logprobs"] = {
             "token_ids": list(completion.token_ids),
@@ -186,12 +201,15 @@ def _info(completion: Completion, model: str) -> dict[str, Any]:
 
 def _usage(completion: Completion) -> UsageMetadata:
     usage = completion.usage
-    return UsageMetadata(
+    metadata = UsageMetadata(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         input_token_details=InputTokenDetails(cache_read=usage.cached_prompt_tokens),
     )
+    if usage.reasoning_tokens:
+        metadata["output_token_details"] = OutputTokenDetails(reasoning=usage.reasoning_tokens)
+    return metadata
 
 
 def _logprob(event: TokenEvent) -> dict[str, Any]:

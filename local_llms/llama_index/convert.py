@@ -43,7 +43,7 @@ def _turns(messages: Sequence[ChatMessage]) -> Iterator[Message]:
             continue
         calls = _calls(message)
         names.update({call.id: call.name for call in calls})
-        yield Message(ROLES[message.role], _text(message), tuple(calls))
+        yield Message(ROLES[message.role], _text(message), tuple(calls), reasoning=_reasoning(message))
 
 
 def _calls(message: ChatMessage) -> list[ToolCall]:
@@ -62,8 +62,11 @@ def _result(message: ChatMessage, names: dict[str, str]) -> Message:
     return Message("tool", _text(message), name=name or "")
 
 
+def _reasoning(message: ChatMessage) -> str:
+    return "".join(block.content or "" for block in message.blocks if isinstance(block, ThinkingBlock))
+
+
 def _text(message: ChatMessage) -> str:
-    # What a model thought on the way is not sent back to it.
     said = (block for block in message.blocks if not isinstance(block, ThinkingBlock | ToolCallBlock))
     return "\n".join(_block(block) for block in said)
 

@@ -59,6 +59,8 @@ class LocalLLM(Structured, Calling):
     - A call may be held to a ``schema``, ``regex``, ``choices`` or ``grammar``, and may be given ``tools`` with
       ``tool_choice`` and ``parallel_tool_calls``; calls of an answer are ToolCallBlocks. The structured predictions and
       the methods with tools of llama-index stand on these.
+    - What a model thinks before it answers is a ThinkingBlock in front of the text of a ``chat``; ``thinking`` and
+      ``max_thinking_tokens`` switch it and bound it.
     - ``raw`` of an answer is a dictionary with "model", "usage", "finish_reason", "stop_match" and "timings"; of a
       stream, the last piece has it.
 

@@ -13,6 +13,7 @@ from llama_index.core.base.llms.types import (
     LogProb,
     MessageRole,
     TextBlock,
+    ThinkingBlock,
     ToolCallBlock,
 )
 
@@ -30,19 +31,25 @@ def as_completion(growing: Growing, **fields: Any) -> CompletionResponse:
 
 
 def as_chat(growing: Growing, **fields: Any) -> ChatResponse:
-    """The answer to ``chat``; its calls are blocks behind its text."""
-    if not growing.calls:
+    """The answer to ``chat``; what it thought is a block in front of its text, its calls are blocks behind it."""
+    if not growing.calls and not growing.reasoning:
         return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=growing.text), **fields)
+    count = growing.reasoning_tokens
+    thought = [ThinkingBlock(content=growing.reasoning, num_tokens=count)] if growing.reasoning else []
     said = [TextBlock(text=growing.text)] if growing.text else []
-    return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, blocks=[*said, *growing.calls]), **fields)
+    blocks = [*thought, *said, *growing.calls]
+    return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks), **fields)
 
 
 class Growing:
-    """What an answer has said and called so far."""
+    """What an answer has thought, said and called so far."""
 
     def __init__(self, reader: ReplyReader | None) -> None:
         """``reader`` tells calls from text, where there may be any."""
         self.text = ""
+        self.reasoning = ""
+        self.reasoning_tokens: int | None = None
+        """Known once the answer is complete."""
         self._reader = reader
         self._calls: list[tuple[CallStart, str]] = []
 
@@ -95,8 +102,9 @@ class Reply(Generic[ResponseT]):
     when the answer may call tools.
 
     A finished answer's ``raw`` has "model", "usage" (prompt_tokens, completion_tokens, total_tokens,
-    cached_prompt_tokens), "finish_reason" ("stop" or "length"), "stop_match" and "timings" (seconds: queued,
-    first_token, total; and tokens_per_second); and where ``context_overflow="drop_oldest"`` left messages out,
+    cached_prompt_tokens, and reasoning_tokens where it began with a thought), "finish_reason" ("stop" or "length"),
+    "stop_match" and "timings" (seconds: queued, first_token, total; and tokens_per_second); "reasoning", the thought;
+    and where ``context_overflow="drop_oldest"`` left messages out,
     "dropped_messages", each with "role" and "content". ``additional_kwargs`` repeats the first three of the usage,
     where older counters look. Of a stream, only the last piece has them, so that nothing is counted twice.
     """
@@ -138,18 +146,24 @@ class Reply(Generic[ResponseT]):
     def _piece(self, growing: Growing, event: TokenEvent) -> ResponseT | None:
         """None for half a character, or what may become a stop string: that is no news; its log-probability is."""
         delta = growing.push(event.text)
-        if not event.text and self.listener is None:
+        growing.reasoning += event.reasoning
+        if not event.text and not event.reasoning and self.listener is None:
             return None
         logprobs = [_logprobs(event)] if self.listener is not None else None
-        return self.build(growing, delta=delta, logprobs=logprobs)
+        # Where llama-index's agents look for it.
+        news = {"thinking_delta": event.reasoning} if event.reasoning else {}
+        return self.build(growing, delta=delta, logprobs=logprobs, additional_kwargs=news)
 
     def _last(self, growing: Growing) -> ResponseT:
-        return self.build(growing, delta=growing.finish(), **self._facts(self.stream.result()))
+        completion = self.stream.result()
+        growing.reasoning_tokens = completion.usage.reasoning_tokens
+        return self.build(growing, delta=growing.finish(), **self._facts(completion))
 
     def _finished(self, completion: Completion) -> ResponseT:
         growing = Growing(self.reader)
         growing.push(completion.text)
         growing.finish()
+        growing.reasoning, growing.reasoning_tokens = completion.reasoning, completion.usage.reasoning_tokens
         logprobs = self.listener.logprobs if self.listener is not None else None
         return self.build(growing, logprobs=logprobs, **self._facts(completion))
 
@@ -160,10 +174,11 @@ class Reply(Generic[ResponseT]):
             "completion_tokens": usage.completion_tokens,
             "total_tokens": usage.total_tokens,
         }
+        thought = {"reasoning_tokens": usage.reasoning_tokens} if usage.reasoning_tokens else {}
         timings = completion.timings
         raw: dict[str, Any] = {
             "model": self.model,
-            "usage": {**counts, "cached_prompt_tokens": usage.cached_prompt_tokens},
+            "usage": {**counts, "cached_prompt_tokens": usage.cached_prompt_tokens, **thought},
             "finish_reason": completion.finish_reason,
             "stop_match": completion.stop_match,
             "timings": {
@@ -173,6 +188,8 @@ class Reply(Generic[ResponseT]):
                 "tokens_per_second": timings.tokens_per_second,
             },
         }
+        if completion.reasoning:
+            raw["reasoning"] = completion.reasoning
         if completion.dropped_messages:
             raw["dropped_messages"] = [
                 {"role": message.role, "content": message.content} for message in completion.dropped_messages
