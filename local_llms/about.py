@@ -42,6 +42,8 @@ class About:
     trained_context_length: int
     template: str | None
     template_reason: str
+    thinks: bool
+    """Whether the template is of models that can think before they answer."""
     backend: str | None
     backend_reason: str
     licence: str
@@ -95,6 +97,7 @@ def describe(model: ModelName | None = None, *, family: str | None = None, **loa
         trained_context_length=facts.context_length or (card.context_length if card else 0),
         template=chosen.template.name if chosen else None,
         template_reason=chosen.reason if chosen else "nothing tells which one is right; give template=",
+        thinks=chosen is not None and chosen.template.thinking is not None,
         backend=backend,
         backend_reason=backend_reason,
         licence=card.licence if card else facts.licence or "unknown",
@@ -123,6 +126,7 @@ def _of_adapter(source: ModelSource, path: Path, facts: AdapterFacts) -> About:
         trained_context_length=0,
         template=None,
         template_reason="an adapter is asked in the template of its model, or in one given as template=",
+        thinks=False,
         backend=None,
         backend_reason="that of its model, which is loaded with adapter=",
         licence="unknown",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from local_llms.cli.console import Given, err, show_error, write_stream
+from local_llms.cli.thoughts import texts_of
 from local_llms.errors import PromptError
 from local_llms.types import Message
 
@@ -54,12 +55,13 @@ class Conversation:
         """
         question = Message("user", text)
         answer: list[str] = []
+        thought: list[str] = []
         with self._model.stream([*self.turns, question], **self._options) as stream:
             try:
-                write_stream((event.text for event in stream), answer)
+                write_stream(texts_of(stream, thought), answer)
             except KeyboardInterrupt:
                 err().print("\nStopped.", style="dim")
-        self.turns += [question, Message("assistant", "".join(answer))]
+        self.turns += [question, Message("assistant", "".join(answer), reasoning="".join(thought))]
 
 
 def _converse(conversation: Conversation) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from local_llms.cli.console import Given, err, write_stream
 from local_llms.cli.figures import figures_line
+from local_llms.cli.thoughts import texts_of
 
 
 def complete(
@@ -24,6 +25,6 @@ def complete(
 
     text = sys.stdin.read() if prompt == "-" else prompt
     with load_model(model, **loading) as loaded, loaded.stream(text, input=input, **call) as stream:
-        write_stream(event.text for event in stream)
+        write_stream(texts_of(stream))
         if figures and stream.completion is not None:
             err().print(figures_line([stream.completion]), style="dim")

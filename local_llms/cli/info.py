@@ -46,6 +46,7 @@ def info(
                 ("quantization", about.quantization),
                 ("trained context", context),
                 ("template", template),
+                ("thinks", "before it answers, as thinking= says" if about.thinks else None),
                 ("backend", f"{about.backend}: {about.backend_reason}" if about.backend else about.backend_reason),
                 ("licence", about.licence),
                 ("commercial use", about.commercial_use),
