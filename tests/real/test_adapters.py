@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from local_llms import load_model
 from local_llms.backends import llama_cpp
 from local_llms.backends.base import Adapter, Chunk, LoadOptions
+from local_llms.backends.llama_cpp import lora_convert
 from local_llms.models import LoadedModel
 
 pytestmark = [
@@ -182,3 +186,30 @@ def test_a_configuration_of_2023_and_its_pickle(shared_data: Path, shakespeare: 
     (folder / "adapter_config.json").write_text(json.dumps(config))
     expected = loaded.generate("The king", adapter=shakespeare, **GREEDY).text
     assert loaded.generate("The king", adapter=folder, **GREEDY).text == expected
+
+
+def test_others_tokens_go_on_while_a_folder_is_converted(
+    shakespeare: Path, tmp_path: Path, loaded, monkeypatch
+) -> None:
+    """Several who name it at once have it converted once, and nobody else waits for it."""
+    folder = tmp_path / "lora"
+    shutil.copytree(shakespeare, folder, ignore=shutil.ignore_patterns("*.gguf"))
+    expected = loaded.generate(PROMPTS[0], adapter=shakespeare, **GREEDY).text
+    write, writing, go_on = lora_convert._write, threading.Event(), threading.Event()
+    written: list[Path] = []
+
+    def slow(architecture, pairs, target) -> None:
+        written.append(target)
+        writing.set()
+        assert go_on.wait(30)
+        write(architecture, pairs, target)
+
+    monkeypatch.setattr(lora_convert, "_write", slow)
+    with ThreadPoolExecutor(3) as threads:
+        answers = [threads.submit(loaded.generate, PROMPTS[0], adapter=folder, **GREEDY) for _ in range(3)]
+        assert writing.wait(30)
+        assert loaded.generate("The king", **GREEDY).text
+        assert not any(answer.done() for answer in answers)
+        go_on.set()
+        assert [answer.result().text for answer in answers] == [expected] * 3
+    assert len(written) == 1

@@ -35,6 +35,10 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3": lambda: library.Qwen3Config(**SIZES, head_dim=8),
     "gemma": lambda: library.GemmaConfig(**SIZES, head_dim=8),
     "gemma2": lambda: library.Gemma2Config(**SIZES, head_dim=8, sliding_window=5, attn_logit_softcapping=0.5),
+    "gemma3_text": lambda: library.Gemma3TextConfig(
+        **SIZES, head_dim=8, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "smollm3": lambda: library.SmolLM3Config(**SIZES),
     "phi3": lambda: library.Phi3Config(**SIZES),
     "glm": lambda: library.GlmConfig(**SIZES, head_dim=8),
     "glm4": lambda: library.Glm4Config(**SIZES, head_dim=8),

@@ -19,6 +19,7 @@ from local_llms import backends
 from local_llms.about import describe
 from local_llms.backends import transformers
 from local_llms.backends.base import Backend, BackendInfo, Chunk, LoadOptions
+from local_llms.backends.transformers.chatglm.glm_weights import glm_config
 from local_llms.errors import ModelFileError, UnsupportedFeature
 from local_llms.resolve import choose_template
 from tests.chatglm_files import write_folder, write_pieces, write_ranks
@@ -101,6 +102,14 @@ def change(folder: Path, **changes: Any) -> Path:
     config = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return folder
+
+
+@pytest.mark.parametrize(("ratio", "theta"), [(None, 10_000.0), (50, 500_000.0), (500, 5_000_000.0)])
+def test_longer_contexts_turn_more_slowly(tmp_path: Path, ratio: int | None, theta: float) -> None:
+    """As modeling_chatglm.py has it: the base of the rotations times rope_ratio, of half of each head."""
+    config = {**later_config(), **({} if ratio is None else {"rope_ratio": ratio})}
+    rotary = glm_config(config, tmp_path / "config.json")["rope_parameters"]
+    assert rotary == {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": 0.5}
 
 
 def test_what_is_claimed(later: Path, chatglm_folder: Path, tmp_path: Path) -> None:
