@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -39,7 +39,8 @@ class Adapters:
         self._opened: dict[Path, Stamp] = {}
         self._asked: deque[tuple[Path, Future[None]]] = deque()
         self._outcomes: dict[Path, _Outcome] = {}
-        self._preparing: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+        self._preparing: dict[Path, threading.Lock] = {}
+        self._guard = threading.Lock()
 
     def prepare(self, path: Path) -> None:
         """Do in the calling thread what takes long, so that nobody's tokens wait for it.
@@ -49,7 +50,9 @@ class Adapters:
         """
         if self.is_prepared(path):
             return
-        with self._preparing[path]:
+        with self._guard:
+            alone = self._preparing.setdefault(path, threading.Lock())
+        with alone:
             if self.is_prepared(path):
                 return
             stamp, started = _stamp(path), time.monotonic()
