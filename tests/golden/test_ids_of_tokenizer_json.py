@@ -141,3 +141,19 @@ def test_texts_have_the_ids_that_the_tokenizers_library_gives(data: Path, name: 
         # What the vocabulary does not have is left out, so that no special token comes of a text.
         ids = [token for token in library.encode(text, add_special_tokens=False).ids if token != unknown]
         assert ours.tokenize(text) == ids, text
+
+
+@pytest.mark.parametrize("merges", [["a b", "ab c"], [["a", "b"], ["ab", "c"]]])
+def test_a_marker_that_merges_would_make(tmp_path: Path, merges: list) -> None:
+    """It is a special token of the vocabulary, and text never becomes it: what makes it, or is made of it, goes."""
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    spec = {
+        "version": "1.0",
+        "added_tokens": [{"id": 3, "content": "ab", "special": True, "normalized": False}
+                         | dict.fromkeys(("lstrip", "rstrip", "single_word"), False)],
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4}, "merges": merges},
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    vocabulary = JsonVocabulary.of(tmp_path)
+    assert vocabulary.special_tokens == {"ab": 3}
+    assert vocabulary.tokenize("abcab") == [0, 1, 2, 0, 1]

@@ -129,6 +129,31 @@ def test_a_larger_vocabulary(base: Path, lora: Path, tmp_path: Path) -> None:
         plain.open_adapter(tmp_path)
 
 
+def test_a_change_of_the_larger_output(base: Path, lora: Path, tmp_path: Path) -> None:
+    """A LoRA may be for the very matrix that the adapter makes larger."""
+    tokens = larger_vocabulary(tmp_path, lora, base, tied=False)
+    before = rows(transformers.load(base, LoadOptions(threads=1, adapter=tmp_path)), IDS)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    ones = {"A": torch.ones(8, 64), "B": torch.ones(tokens, 8)}
+    more = {f"base_model.model.lm_head.lora_{half}.weight": tensor for half, tensor in ones.items()}
+    save_file({**weights, **more}, tmp_path / "adapter_model.safetensors")
+    found = rows(transformers.load(base, LoadOptions(threads=1, adapter=tmp_path)), IDS)
+    # The same is added to each logit of a row.
+    np.testing.assert_allclose((found - before).std(1), 0, atol=1e-3)
+    assert np.abs(found - before).max() > 0.1
+
+
+def test_a_vocabulary_that_is_larger_at_one_end_only(shared_data: Path, tmp_path: Path) -> None:
+    model = shared_data / "models/neox-stories"
+    embeddings = load_file(model / "model.safetensors")["gpt_neox.embed_in.weight"]
+    whole = {"base_model.model.gpt_neox.embed_in.weight": torch.cat((embeddings, embeddings[:3]))}
+    save_file(whole, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "modules_to_save": ["embed_in"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="515 tokens to read and 512 to write"):
+        transformers.load(model, LoadOptions(threads=1, adapter=tmp_path))
+
+
 def test_matrices_that_lie_the_other_way_round(base: Path, tmp_path: Path) -> None:
     """GPT-2 keeps its linear weights transposed, square ones too: merged they give what hooks give."""
     model, adapter, merged = (tmp_path / name for name in ("model", "adapter", "merged"))

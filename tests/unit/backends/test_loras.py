@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
@@ -15,6 +17,7 @@ from safetensors.numpy import save_file
 
 from local_llms.backends import llama_cpp
 from local_llms.backends.base import Adapter, Backend, Chunk, LoadOptions
+from local_llms.backends.llama_cpp import loras
 from local_llms.errors import AdapterError, OptionError, UnsupportedFeature
 from local_llms.hub.gguf import read_header
 from local_llms.paths import cache_dir
@@ -196,6 +199,28 @@ def peft_folder(path: Path, modules: Mapping[str, tuple[int, int]], **config: ob
         tensors[f"base_model.model.{module}.lora_B.weight"] = chance.normal(0, 0.3, (outer, RANK)).astype(np.float32)
     save_file(tensors, path / "adapter_model.safetensors")
     return path
+
+
+def test_several_threads_open_one_adapter_once(backend: Backend, fitting: Path, monkeypatch) -> None:
+    """Also where all of them have read it before the first one has it loaded."""
+    together, loads = threading.Barrier(3), []
+    check, init = loras.check_lora, lib.llama_adapter_lora_init
+
+    def checked(path, base):
+        together.wait(30)
+        return check(path, base)
+
+    def counted(*arguments):
+        loads.append(arguments)
+        return init(*arguments)
+
+    monkeypatch.setattr(loras, "check_lora", checked)
+    monkeypatch.setattr(lib, "llama_adapter_lora_init", counted)
+    with ThreadPoolExecutor(3) as threads:
+        for opening in [threads.submit(backend.open_adapter, fitting) for _ in range(3)]:
+            opening.result()
+    assert len(loads) == 1
+    assert np.abs(logits(backend, Adapter(fitting)) - logits(backend, None)).max() > 0.01
 
 
 V = "model.layers.0.self_attn.v_proj"
