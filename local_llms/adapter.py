@@ -25,6 +25,7 @@ from pydantic import (
 from local_llms.callbacks import TokenCallback
 from local_llms.catalog import default_model
 from local_llms.errors import EngineClosed
+from local_llms.given import checked_callbacks
 from local_llms.models import LoadedModel, load_model
 from local_llms.options import (
     CallOptions,
@@ -212,5 +213,5 @@ class GenerationFields(ModelFields, SamplingOptions):
         if "input_text" in options:
             options["input"] = options.pop("input_text")
         options["logprobs"] = bool(options.get("logprobs") or options.get("top_logprobs"))
-        options["token_callbacks"] = [*self.token_callbacks, *call.get("token_callbacks", ())]
+        options["token_callbacks"] = [*self.token_callbacks, *checked_callbacks(call.get("token_callbacks", ()))]
         return None if model is None else self._path_as_text(model), options

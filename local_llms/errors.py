@@ -69,7 +69,38 @@ class UnknownOption(OptionError):
     def __init__(self, name: str, known: Iterable[str], where: str) -> None:
         """``name`` is what was given, ``known`` the options that ``where`` takes."""
         self.name = name
-        super().__init__(f"{where} has no option {name!r}.{suggestion(name, known)}")
+        options = [*known]
+        here = _ELSEWHERE.get(name)
+        hint = f" It is called {here!r} here." if here in options else suggestion(name, options)
+        super().__init__(f"{where} has no option {name!r}.{hint}")
+
+
+_ELSEWHERE = {
+    "batch_size": "max_parallel",
+    "cache_type_k": "cache_dtype",
+    "device_map": "device",
+    "do_sample": "temperature",
+    "keep_alive": "idle_unload",
+    "load_in_4bit": "quantization",
+    "load_in_8bit": "quantization",
+    "lora_path": "adapter",
+    "max_length": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "model_id": "model",
+    "model_path": "model",
+    "n_ctx": "context_length",
+    "n_parallel": "max_parallel",
+    "n_predict": "max_tokens",
+    "n_threads": "threads",
+    "num_ctx": "context_length",
+    "num_gpu": "gpu_layers",
+    "num_predict": "max_tokens",
+    "num_thread": "threads",
+    "repeat_penalty": "repetition_penalty",
+    "stop_sequences": "stop",
+    "torch_dtype": "dtype",
+}
+"""What llama.cpp, its Python and LangChain wrappers, Ollama and transformers call an option → its name here."""
 
 
 class MissingDependency(LocalLLMError, ImportError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from local_llms import TokenCallback, list_models, load_model
+from local_llms import ChatLocal, LocalLLM, TokenCallback, errors, list_models, load_model
 from local_llms.about import describe
 from local_llms.backends import choose
 from local_llms.catalog import list_adapters
@@ -21,9 +21,11 @@ from local_llms.errors import (
     EmptyPrompt,
     ModelFileError,
     OptionError,
+    UnknownOption,
 )
 from local_llms.hub import kept_models, pip_download
 from local_llms.models import LoadedModel
+from local_llms.options import CallOptions, LoadingOptions
 from local_llms.testing.scripted import ScriptedBackend, say
 from local_llms.testing.scripted_model import scripted_model
 from local_llms.types import Message, Tool
@@ -125,6 +127,22 @@ def test_a_wrong_kind_of_thing(model: LoadedModel, call: Callable[[Any], object]
     with pytest.raises(OptionError) as caught:
         call(model)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(errors._ELSEWHERE))
+def test_what_other_libraries_call_an_option(name: str) -> None:
+    here = errors._ELSEWHERE[name]
+    known = {*LoadingOptions.model_fields, *CallOptions.model_fields, "model"}
+    assert here in known
+    assert name not in known
+    with pytest.raises(UnknownOption, match=f"ChatLocal has no option '{name}'. It is called '{here}' here"):
+        ChatLocal(**{name: 1})
+
+
+@pytest.mark.parametrize("chat", [ChatLocal, LocalLLM])
+def test_no_callbacks_of_a_chain(chat: Any) -> None:
+    with pytest.raises(OptionError, match="token_callbacks= takes a list"):
+        chat().invoke("Hello", token_callbacks=print)
 
 
 def test_several_stop_strings_in_any_collection(model: LoadedModel) -> None:
