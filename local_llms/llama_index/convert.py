@@ -43,7 +43,9 @@ def _turns(messages: Sequence[ChatMessage]) -> Iterator[Message]:
             continue
         calls = _calls(message)
         names.update({call.id: call.name for call in calls})
-        yield Message(ROLES[message.role], _text(message), tuple(calls), reasoning=_reasoning(message))
+        role = ROLES[message.role]
+        thought = _reasoning(message) if role == "assistant" else ""
+        yield Message(role, _text(message), tuple(calls), reasoning=thought)
 
 
 def _calls(message: ChatMessage) -> list[ToolCall]:

@@ -67,9 +67,9 @@ def test_other_blocks_are_refused(block):
         to_messages([HumanMessage(["Look:", block])])
 
 
-def test_thoughts_are_not_sent_back():
+def test_thoughts_are_no_part_of_the_text():
     blocks = [{"type": "reasoning", "reasoning": "Hm."}, {"type": "text", "text": "Yes."}]
-    assert to_messages([AIMessage(blocks)]) == [Message("assistant", "Yes.")]
+    assert to_messages([AIMessage(blocks)]) == [Message("assistant", "Yes.", reasoning="Hm.")]
 
 
 def test_tools_in_the_history():
