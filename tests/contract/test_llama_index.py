@@ -36,7 +36,7 @@ def smollm2_stays(smollm2_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("smollm2_stays")
 class TestLocalLLMOnARealModel(LLMContract, StructuredContract, FunctionCallingContract):
     same_in_batches = False
-    """llama.cpp rounds differently in batches of different sizes."""
+    """llama.cpp rounds differently in batches of different shapes: see ``tests/real/test_batches.py``."""
 
     @pytest.fixture
     def llm(self) -> LLM:
