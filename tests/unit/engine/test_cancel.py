@@ -4,14 +4,16 @@ import asyncio
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from local_llms.callbacks import TokenCallback
 from local_llms.engine import Engine, Stream
-from local_llms.errors import DeadlineExceeded, RequestCancelled
+from local_llms.errors import CallbackError, DeadlineExceeded, RequestCancelled
 from local_llms.testing.scripted import ScriptedBackend
-from tests.unit.engine.engine_help import alone, ask, at_once, wait_quiet, wait_until
+from tests.unit.engine.engine_help import alone, ask, at_once, request, wait_quiet, wait_until
 
 STEP = 0.03
 
@@ -343,3 +345,19 @@ def test_dropping_a_stream_in_the_engines_thread(serve) -> None:
     wait_until(lambda: channel.outcome is not None, "the stream has ended")
     wait_quiet(engine)
     assert not keep
+
+
+def test_nothing_is_held_of_a_request_that_was_cancelled_when_it_had_ended(serve) -> None:
+    class Failing(TokenCallback):
+        def on_token(self, event) -> None:
+            raise KeyError("broken")
+
+    engine = serve()
+    stream = engine.submit(request("hello", 5), observers=[Failing()])
+    channel = weakref.ref(stream._channel)
+    wait_quiet(engine)
+    with pytest.raises(CallbackError):
+        stream.result()
+    del stream
+    gc.collect()
+    assert channel() is None

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from local_llms.backends.base import BackendInfo
-from local_llms.callbacks import TokenCallback
 from local_llms.engine import Engine, Request, worker
 from local_llms.engine.embedding import parts_of
 from local_llms.engine.scheduler import WORTH_WAITING
 from local_llms.errors import (
-    CallbackError,
     ContextOverflow,
     DeadlineExceeded,
     EmptyPrompt,
@@ -117,9 +115,12 @@ def test_an_answer_ends_where_context_or_cache_is_full(serve, context: int, cach
     assert ask(engine, "x" * 38, None).result().usage.completion_tokens == 1
 
 
-@pytest.mark.parametrize(("context", "cache", "hint"), [(40, 4096, "context_length"), (512, 40, "cache_tokens")])
-def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(serve, context: int, cache: int, hint: str) -> None:
-    engine = serve(context_length=context, cache_tokens=cache)
+@pytest.mark.parametrize(
+    ("context", "trained", "cache", "hint"),
+    [(40, 512, 4096, "context_length"), (40, 40, 4096, "trained with no more"), (512, 512, 40, "cache_tokens")],
+)
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(serve, context, trained, cache, hint) -> None:
+    engine = serve(info=info(context_length=context, trained_context_length=trained, cache_tokens=cache))
     with pytest.raises(ContextOverflow, match=f"41 tokens.* 40.*{hint}") as caught:
         ask(engine, "x" * 40)
     assert (caught.value.prompt_tokens, caught.value.context_length) == (41, 40)
@@ -294,22 +295,6 @@ def test_nothing_is_held_of_a_request_once_its_stream_is_dropped(serve) -> None:
         assert [reference() for reference in gone] == [None] * 3
     finally:
         gc.enable()
-
-
-def test_nothing_is_held_of_a_request_that_was_cancelled_when_it_had_ended(serve) -> None:
-    class Failing(TokenCallback):
-        def on_token(self, event) -> None:
-            raise KeyError("broken")
-
-    engine = serve()
-    stream = engine.submit(request("hello", 5), observers=[Failing()])
-    channel = weakref.ref(stream._channel)
-    wait_quiet(engine)
-    with pytest.raises(CallbackError):
-        stream.result()
-    del stream
-    gc.collect()
-    assert channel() is None
 
 
 def test_idle_seconds(serve) -> None:
