@@ -1,4 +1,7 @@
-"""An agent of LangChain with two tools: the model calls one, is told its result, and answers."""
+"""An agent of LangChain with two tools: the model calls one, is told its result, and answers.
+
+Needs ``pip install langchain langgraph`` beside the extra quickstart.
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,7 @@
-"""A conversation that outgrows its context: LangChain's middleware has the model summarize the older turns."""
+"""A conversation that outgrows its context: LangChain's middleware has the model summarize the older turns.
+
+Needs ``pip install langchain langgraph`` beside the extra quickstart.
+"""
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware

@@ -1,4 +1,7 @@
-"""A LangGraph graph whose nodes run side by side on one model, which decodes their requests in one batch."""
+"""A LangGraph graph whose nodes run side by side on one model, which decodes their requests in one batch.
+
+Needs ``pip install langgraph`` beside the extra quickstart.
+"""
 
 import asyncio
 from operator import add

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -19,7 +20,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from typer.testing import CliRunner
 
-from local_llms import errors, load_model, options
+from local_llms import errors, load_model, options, render_prompt
 from local_llms.catalog.reader import parse_family
 from local_llms.cli.main import COMMANDS, app
 from local_llms.options import CallOptions, LoadingOptions, SamplingOptions
@@ -152,6 +153,19 @@ def test_what_the_readme_says_of_a_misspelt_model() -> None:
     with pytest.raises(errors.ModelNotFound) as caught:
         load_model("smolm2-135m-instruct")
     assert str(caught.value) == shown
+
+
+def test_the_signature_that_is_shown() -> None:
+    (shown,) = re.findall(
+        r"`render_prompt\((template, .*?)\)`", (ROOT / "docs" / "prompts.md").read_text("utf-8"), re.DOTALL
+    )
+    told: list[str] = []
+    for parameter in inspect.signature(render_prompt).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in told:
+            told.append("*")
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        told.append(parameter.name + default)
+    assert shown.split() == ", ".join(told).split()
 
 
 def test_what_is_installed_and_started_exists() -> None:

@@ -15,6 +15,9 @@ SLICE = 64
 class LocalEmbeddings(ModelFields, Embeddings):
     """Turns texts into vectors of length 1 on this machine; ``LocalEmbeddings()`` takes the small default model.
 
+    A vector has as many numbers as ``loaded().info.embedding_size`` says, 384 for the default model; the cosine of two
+    is their dot product.
+
     The fields are those of ``LoadingOptions``. A text longer than the model's context is cut to it. Nothing is loaded
     before the first use, and equal models and loading options share one set of weights.
 

@@ -77,7 +77,13 @@ class ScriptedBackend:
         fail_on: Callable[[Sequence[Chunk]], bool] | None = None,
         info: BackendInfo | None = None,
     ) -> None:
-        """``step_seconds``: how long a decode takes. ``fail_on``: chunks for which a decode raises DecodeError."""
+        """``script``: the next token, of all before it; ``say("…")`` is one.
+
+        ``context_length``, ``cache_tokens`` and ``batch_tokens`` are tokens, which are bytes here. ``max_sequences``:
+        how many there are at once. ``can_cut``: whether a sequence can be shortened, as recurrent models' cannot.
+        ``step_seconds``: how long a decode takes. ``fail_on``: chunks for which a decode raises DecodeError. ``info``:
+        facts in place of all these.
+        """
         self._info = info or BackendInfo(
             backend="scripted",
             architecture="scripted",
