@@ -301,7 +301,7 @@ def test_close_from_many_threads_at_once(serve) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive()
     with pytest.raises(EngineClosed):
         stream.result()
