@@ -26,6 +26,11 @@ GREEDY = {"temperature": 0, "repetition_penalty": 1.05, "presence_penalty": 1.0,
 
 
 class TestChatLocal(ChatModelUnitTests):
+    """``test_serdes`` skips: it loads with ``allowed_objects="all"``, which means the packages of a list in LangChain.
+
+    ``tests/unit/langchain/test_specification.py`` has the same round trip with the class named.
+    """
+
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatLocal
