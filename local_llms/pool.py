@@ -7,14 +7,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 from local_llms import backends
-from local_llms.backends.base import LoadOptions
+from local_llms.backends.base import Backend, LoadOptions
 from local_llms.engine import Engine
 from local_llms.errors import EngineClosed, EngineForked, ModelFileError
 from local_llms.logs import log_event
@@ -111,7 +112,7 @@ class SharedEngine:
             weights = self.weights
             module, self.backend_reason = backends.choose(weights.name, weights.backend)
             started = time.monotonic()
-            backend = module.load(weights.name, weights.options)
+            backend = _interruptibly(lambda: module.load(weights.name, weights.options))
             self._tell("model loaded", {"backend": module.NAME, "seconds": time.monotonic() - started})
             self._engine = Engine(backend, max_parallel=weights.options.max_parallel, max_queue=weights.max_queue)
             if weights.idle_unload is not None:
@@ -136,6 +137,36 @@ class SharedEngine:
                     break
         engine.close()
         self._tell("model freed", {"reason": f"idle for {seconds} seconds"})
+
+
+def _interruptibly(load: Callable[[], Backend]) -> Backend:
+    """What ``load`` gives; in the main thread Ctrl-C ends the wait, and what was being loaded is closed when it comes.
+
+    Libraries call Python back while they load, to tell about it. In the main thread the interpreter would raise
+    KeyboardInterrupt in such a call, where nobody can catch it, and go on. So they load in another one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return load()
+    loaded: Future[Backend] = Future()
+
+    def run() -> None:
+        try:
+            loaded.set_result(load())
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            loaded.set_exception(error)
+
+    # No daemon: the interpreter waits for it, since a thread in native code must end before that does.
+    threading.Thread(target=run, name="local-llms-load").start()
+    try:
+        return loaded.result()
+    except BaseException:
+        loaded.add_done_callback(_close)
+        raise
+
+
+def _close(loaded: Future[Backend]) -> None:
+    if loaded.exception() is None:
+        loaded.result().close()
 
 
 class Pool:
