@@ -399,6 +399,17 @@ def test_a_models_own_template_thinks():
     assert (answer.reasoning, answer.text) == ("Hm.", "So.")
 
 
+def test_a_prompt_that_closes_an_empty_thought_has_none_to_come():
+    """As those of models do that think when told to, and whose template reads the switch of those that do anyway."""
+    backend = ScriptedBackend(Wanting('{"n": 7}'), context_length=2048)
+    backend.tell(
+        chat_template="{{ messages[0].content }}{{ '' if enable_thinking else '<think>\\n\\n</think>\\n\\n' }}"
+    )
+    with scripted_model(backend, template=None) as path, load_model(path) as model:
+        answer = model.generate(QUESTION, schema=SCHEMA, temperature=0)
+    assert (json.loads(answer.text), answer.usage.reasoning_tokens) == ({"n": 7}, 0)
+
+
 def test_a_thought_in_a_conversation_that_loses_turns(load):
     turns = [Message("user", "a" * 500), Message("assistant", "b" * 500)] * 3 + [Message("user", QUESTION)]
     answer = load("Hm.\n</think>\n\nSo.", "deepseek-r1").generate(
