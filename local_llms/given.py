@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from local_llms.callbacks import TokenCallback
@@ -11,7 +12,6 @@ from local_llms.errors import OptionError, suggestion
 from local_llms.types import Message, Role
 
 ItemT = TypeVar("ItemT")
-NameT = TypeVar("NameT")
 
 PromptInput = str | Sequence[Message | Mapping[str, str]]
 """A string is one user message in the model's template; a list of messages is a conversation.
@@ -82,11 +82,14 @@ def checked_callbacks(callbacks: Sequence[TokenCallback]) -> Sequence[TokenCallb
     return listed
 
 
-def checked_name(where: str, name: NameT) -> NameT:
-    """The name. Raises OptionError, naming ``where``, for what can be neither a name nor a path."""
-    if name is not None and not (isinstance(name, str | os.PathLike) and isinstance(os.fspath(name), str)):
+def checked_name(where: str, name: object) -> str | Path | None:
+    """The name, or the path. Raises OptionError, naming ``where``, for what can be neither."""
+    if name is None or isinstance(name, str):
+        return name
+    path = os.fspath(name) if isinstance(name, os.PathLike) else None
+    if not isinstance(path, str):
         raise OptionError(f"{where} takes the name of a model or a path, not {_kind(name)}.")
-    return name
+    return Path(path)
 
 
 def _kind(value: object) -> str:

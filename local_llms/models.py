@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from inspect import signature
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -82,7 +81,7 @@ class LoadedModel:
     def __init__(self, model: ModelName | None, family: str | None, options: LoadingOptions) -> None:
         """Use ``load_model``."""
         self._family = family
-        model = model if isinstance(given.checked_name("load_model()", model), str | None) else Path(model)
+        model = given.checked_name("load_model()", model)
         self._specification = (model, family, options.model_dump(exclude_unset=True))
         if options.template is not None:
             find_template(options.template)

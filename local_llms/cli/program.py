@@ -45,7 +45,7 @@ def _prepare_streams() -> None:
 
 def _give_up(error: OSError) -> None:
     # The interpreter would flush it once more at its end, and complain.
-    sys.stdout = None  # type: ignore[assignment]
+    sys.stdout = None
     if error.errno != errno.EPIPE:
         from local_llms.cli.console import show_error
 
