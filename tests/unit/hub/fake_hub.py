@@ -43,7 +43,7 @@ class FakeHub:
     "short" (the connection ends half-way), "less" (half of it, told as the whole), "more" (bytes behind the end),
     "no-range" (all of it, from the start), "from-start" (a range, and another one than was asked for), "wrong-bytes"
     (the right range with other bytes), "stall" (nothing more after half), or a status such as "503".
-    ``begun``: for each answer that carries content, where it begins, and how many bytes were in the cache then.
+    ``begun``: for each answer that carries content, the name of the file, and where in it the answer begins.
     ``gated``: the list of files is open, and the files are not.
     ``bare``: the list of files tells their names only. ``listed`` takes the place of parts of that list.
     """
@@ -64,7 +64,7 @@ class FakeHub:
     heads: int = 0
     listings: int = 0
     ranges: list[str | None] = field(default_factory=list)
-    begun: list[tuple[int, int]] = field(default_factory=list)
+    begun: list[tuple[str, int]] = field(default_factory=list)
     authorized: dict[str, list[str | None]] = field(default_factory=lambda: {"hub": [], "cdn": []})
     sent: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -172,10 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), b"", {})
             return
         content = self.hub.files[name]
-        here = self.hub.here(name)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "no-range" else 0
         with self.hub.guard:
-            self.hub.begun.append((start, here))
+            self.hub.begun.append((name, start))
         if start >= len(content):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return
