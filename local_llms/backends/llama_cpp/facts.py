@@ -109,6 +109,7 @@ class ModelFacts:
             can_generate=not embeds,
             can_cut=not _has_state(model),
             quantization=_quantization(model),
+            weight_bytes=lib.llama_model_size(model),
             device=native.device,
             name=self.name,
         )

@@ -37,6 +37,7 @@ def test_facts_of_a_loaded_model(tiny_models: dict[str, Path]) -> None:
     assert (info.backend, info.architecture, info.name, info.device) == ("llama_cpp", "llama", "tiny llama", "cpu")
     assert (info.context_length, info.trained_context_length) == (tiny_gguf.CONTEXT, tiny_gguf.CONTEXT)
     assert (info.cache_tokens, info.batch_tokens, info.quantization) == (8192, 512, "all F32")
+    assert info.weight_bytes == 4 * info.parameters
     assert (info.bos_id, info.adds_bos, info.eos_text, info.end_ids) == (1, True, "</s>", {2})
     assert info.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2, tiny_gguf.TYPED_MARKER: 259}
     assert (info.embedding_size, info.can_generate, info.can_cut) == (None, True, True)

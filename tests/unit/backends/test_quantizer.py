@@ -54,6 +54,7 @@ def test_a_model_is_quantized_while_it_is_loaded(tiny_models: dict[str, Path], n
     for _ in range(2):
         backend = llama_cpp.load(tiny_models["llama"], LoadOptions(quantization=name, **SMALL))
         assert form in backend.info.quantization
+        assert 0 < backend.info.weight_bytes < 4 * backend.info.parameters
         assert backend.decode([Chunk(0, 0, [5, 6, 7])]).shape == (1, backend.info.vocabulary_size)
         backend.close()
     (file,) = kept()
