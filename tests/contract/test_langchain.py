@@ -79,6 +79,7 @@ def smollm2_stays(smollm2_path: Path) -> Iterator[None]:
 @pytest.mark.real
 @pytest.mark.usefixtures("smollm2_stays")
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 class TestChatLocalOnARealModel(ChatModelIntegrationTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -95,6 +96,11 @@ class TestChatLocalOnARealModel(ChatModelIntegrationTests):
 
     @property
     def supports_json_mode(self) -> bool:
+        return True
+
+    @property
+    def enable_vcr_tests(self) -> bool:
+        """Nothing goes over a network that could be recorded and played for a benchmark; the test's stream runs."""
         return True
 
     @property
