@@ -72,5 +72,6 @@ def test_every_answer_of_a_batch_has_thought(model: LoadedModel) -> None:
     together = model.generate_many(prompts, **options)
     for answer in together:
         assert len(answer.token_logprobs) == len(answer.token_ids)
+        # One may end before its thought does.
         assert answer.usage.reasoning_tokens
-        assert answer.text
+        assert answer.text or (answer.reasoning and answer.finish_reason == "stop")
