@@ -156,8 +156,10 @@ def _interruptibly(load: Callable[[], Backend]) -> Backend:
             loaded.set_exception(error)
 
     # No daemon: the interpreter waits for it, since a thread in native code must end before that does.
-    threading.Thread(target=run, name="local-llms-load").start()
+    thread = threading.Thread(target=run, name="local-llms-load")
     try:
+        # Starting waits until the thread runs, so that Ctrl-C may come in here too.
+        thread.start()
         return loaded.result()
     except BaseException:
         loaded.add_done_callback(_close)

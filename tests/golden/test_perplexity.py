@@ -13,6 +13,7 @@ from local_llms.backends import llama_cpp
 from local_llms.backends.base import Chunk, LoadOptions
 from local_llms.comparison.measurement import Task, default_text, default_window, measure
 from local_llms.comparison.process import measure_apart
+from local_llms.hub.gguf import read_header
 
 FILES = ["stories260K-F32", "stories260K-F16", "stories260K-Q8_0"]
 
@@ -63,7 +64,8 @@ def test_a_coarser_form_is_smaller_and_predicts_a_little_worse(shared_data: Path
     assert window == 512
     tasks = [Task(model, default_text()[:3000], window, window // 2, 16, {"threads": 1}) for model in models]
     found = [measure_apart(task) for task in tasks]
-    assert [one.size for one in found] == [Path(model).stat().st_size for model in models]
+    weights = [sum(tensor.size for tensor in read_header(Path(model)).tensors) for model in models]
+    assert [one.size for one in found] == weights
     assert [one.quantization for one in found] == ["all F32", "F16", "Q8_0"]
     assert found[0].bits_per_byte == pytest.approx(found[1].bits_per_byte, rel=1e-3)
     assert found[0].bits_per_byte < found[2].bits_per_byte < 1.05 * found[0].bits_per_byte

@@ -89,6 +89,8 @@ def test_a_template_that_refuses(model: LoadedModel) -> None:
     from local_llms.types import Message
 
     with pytest.raises(TemplateError):
+        model.generate([Message("user", "42"), Message("system", "Late.")], template="alpaca")
+    with pytest.raises(OptionError, match="nobody"):
         model.generate([Message("nobody", "42")], template="alpaca")
 
 
