@@ -40,6 +40,7 @@ class NativeNetwork:
         self.module = model
         self._model = cast(_CausalModel, model)
         self._replaces = replaces_attention(type(model))
+        self._cache_name = _cache_name(model)
         self._device = next(model.parameters()).device
         probe = _Probe()
         logits = self._forward(
@@ -75,7 +76,7 @@ class NativeNetwork:
         if self._replaces:
             arguments.update(use_cache=False, packed=attention)
         else:
-            arguments.update(_gathered(self.module, attention))
+            arguments.update(_gathered(self._cache_name, attention, next(self.module.parameters()).dtype))
         logits: torch.Tensor = self._model(**arguments).logits[0]
         return logits
 
@@ -135,8 +136,8 @@ def packed_attention(
     return found[None], None
 
 
-def _gathered(model: torch.nn.Module, attention: Attention) -> dict[str, Any]:
-    """Arguments for a model that computes attention itself."""
+def _gathered(cache_name: str, attention: Attention, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments for a model that computes attention itself and takes its cache as ``cache_name``."""
     from transformers import Cache
 
     class Gathered(Cache):  # type: ignore[misc]
@@ -148,11 +149,10 @@ def _gathered(model: torch.nn.Module, attention: Attention) -> dict[str, Any]:
             keys, values = attention.exchange(layer_idx, key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
             return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
 
-    dtype = next(model.parameters()).dtype
     visible = attention.visible()
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     mask.masked_fill_(~visible, torch.finfo(dtype).min)
-    return {_cache_name(model): Gathered(layers=[]), "use_cache": True, "attention_mask": mask[None, None]}
+    return {cache_name: Gathered(layers=[]), "use_cache": True, "attention_mask": mask[None, None]}
 
 
 def _cache_name(model: torch.nn.Module) -> str:
