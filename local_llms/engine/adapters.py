@@ -36,7 +36,7 @@ class Adapters:
         """``tell`` hears of each adapter that was opened, and how many seconds that took."""
         self._backend = backend
         self._tell = tell
-        self._opened: dict[Path, Stamp] = {}
+        self._opened: set[Path] = set()
         self._asked: deque[tuple[Path, Future[None]]] = deque()
         self._outcomes: dict[Path, _Outcome] = {}
         self._preparing: dict[Path, threading.Lock] = {}
@@ -66,7 +66,7 @@ class Adapters:
     def is_prepared(self, path: Path) -> bool:
         """Whether it is in memory, so that ``prepare`` has nothing to do."""
         outcome = self._outcomes.get(path)
-        return path in self._opened or (outcome is not None and outcome.error is None)
+        return outcome is not None and outcome.error is None
 
     def ask(self, path: Path) -> Future[None]:
         """Have an adapter opened soon; the future fails with what ``open`` raises."""
@@ -86,17 +86,16 @@ class Adapters:
         would be those of before.
         """
         stamp = _stamp(path)
-        known = self._opened.get(path)
-        if known is None:
+        if path not in self._opened:
             outcome = self._outcomes.get(path)
             if outcome is None or (outcome.error is not None and outcome.stamp != stamp):
                 self.prepare(path)
                 outcome = self._outcomes[path]
             if outcome.error is not None:
                 raise outcome.error
-            self._opened[path] = outcome.stamp
+            self._opened.add(path)
             self._tell(path, outcome.seconds)
-        elif stamp and stamp != known:
+        elif stamp and stamp != self._outcomes[path].stamp:
             raise AdapterError(
                 f"The adapter {path} was opened before and its files have changed since. Close the model and load it "
                 "again, or give the new adapter a path of its own."
