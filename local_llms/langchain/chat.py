@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Self
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-from local_llms.catalog import default_model, find_family, find_model, find_template, list_models
+from local_llms.catalog import ModelCard, default_model, find_family, find_model, find_template
 from local_llms.errors import AnswerCut, ModelNotFound, TemplateError
 from local_llms.langchain import replies
 from local_llms.langchain.fields import TextFields, package_version, specification
@@ -87,6 +88,9 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile:
         self._profile_is_ours = True
+        card: ModelCard | None = None
+        with suppress(ModelNotFound):
+            card = find_model(self.model or default_model())
         profile = ModelProfile(
             open_weights=True,
             text_inputs=True,
@@ -99,32 +103,27 @@ class ChatLocal(TextFields, Together[AIMessage], BaseChatModel):
             audio_outputs=False,
             video_outputs=False,
             attachment=False,
-            reasoning_output=self.thinking is not False and self._usually_thinks(),
+            reasoning_output=self.thinking is not False and self._usually_thinks(card),
             tool_calling=True,
             tool_choice=True,
             tool_call_streaming=True,
             structured_output=True,
             temperature=True,
         )
-        length = self.context_length or self._usual_context_length()
+        length = self.context_length or (0 if card is None else self._usual_context_length(card))
         if length:
             profile["max_input_tokens"] = length
         return profile
 
-    def _usual_context_length(self) -> int:
-        try:
-            known = find_model(self.model or default_model()).context_length
-        except ModelNotFound:
-            return 0
-        return min(known, DEFAULT_CONTEXT, self.cache_tokens or DEFAULT_CONTEXT)
+    def _usual_context_length(self, card: ModelCard) -> int:
+        return min(card.context_length, DEFAULT_CONTEXT, self.cache_tokens or DEFAULT_CONTEXT)
 
-    def _usually_thinks(self) -> bool:
+    def _usually_thinks(self, card: ModelCard | None) -> bool:
         """Whether the model's template is of models that think, as far as that is known without its file."""
         name = self.template
         if name is None:
-            known = {card.name: card for card in list_models()}.get(self.model or default_model())
-            if known is not None and self.family in (None, known.family):
-                name = known.template
+            if card is not None and self.family in (None, card.family):
+                name = card.template
             elif self.family is not None:
                 name = find_family(self.family).default_template
         try:
