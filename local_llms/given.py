@@ -39,7 +39,9 @@ def _message(place: int, given: object) -> Message:
                 f"Message {place} has {unknown[0]!r}: a dictionary has role and content; more goes into a Message of "
                 "local_llms.types."
             )
-        given = Message(given.get("role"), given.get("content"))  # type: ignore[arg-type]
+        role: Any = given.get("role")
+        content: Any = given.get("content")
+        given = Message(role, content)
     if not isinstance(given, Message):
         raise OptionError(
             f"Message {place} is {_kind(given)}; give a Message of local_llms.types, or a dictionary with role and "
@@ -74,12 +76,12 @@ def checked_list(where: str, given: Iterable[ItemT]) -> Iterable[ItemT]:
 
 def checked_callbacks(callbacks: Sequence[TokenCallback]) -> Sequence[TokenCallback]:
     """The callbacks. Raises OptionError for what cannot hear of tokens."""
-    listed: Sequence[Any] = callbacks if isinstance(callbacks, Sequence) else [callbacks, None]
-    for each in listed:
-        if not all(callable(getattr(each, name, None)) for name in _CALLBACK):
-            wrong = callbacks if each is None else each
-            raise OptionError(f"token_callbacks= takes a list of TokenCallback objects, not {_kind(wrong)}.")
-    return listed
+    wrong: list[object] = [callbacks]
+    if isinstance(callbacks, Sequence):
+        wrong = [each for each in callbacks if not all(callable(getattr(each, name, None)) for name in _CALLBACK)]
+    if wrong:
+        raise OptionError(f"token_callbacks= takes a list of TokenCallback objects, not {_kind(wrong[0])}.")
+    return callbacks
 
 
 def checked_name(where: str, name: object) -> str | Path | None:

@@ -205,7 +205,7 @@ def _exists(parts: list[str]) -> bool:
         except ModuleNotFoundError:
             continue
         for part in parts[length:]:
-            found = getattr(found, part, None)  # type: ignore[assignment]
+            found = getattr(found, part, None)
         return found is not None
     return False
 

@@ -58,7 +58,7 @@ WRONG: list[tuple[Any, str]] = [
         [Message("user", "Hi"), {"role": "usr", "content": "Hello"}],
         "Message 2 has the role 'usr'. Did you mean 'user'?",
     ),
-    ([Message("asistant", "Hi")], "Did you mean 'assistant'?"),  # type: ignore[arg-type]
+    ([Message("asistant", "Hi")], "Did you mean 'assistant'?"),
     ([{"role": 3, "content": "Hi"}], "has the role 3"),
     ([{"role": "user"}], "Message 1 needs text as its content, not None"),
     ([{"role": "user", "content": 7}], "not a value of the type int"),
