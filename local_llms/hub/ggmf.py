@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_llms.errors import ModelFileError
+from local_llms.hub.bounded import AGAIN
 from local_llms.hub.gguf_types import TENSOR_TYPES, TensorType
 
 MAGIC = b"fmgg"
@@ -136,5 +137,5 @@ def _tensor(path: Path, data: bytes, place: int, version: int) -> GgmfTensor:
     return GgmfTensor(name, kind, shape, place + end + length)
 
 
-def _bad(path: Path, what: str, advice: str = "It is truncated or damaged: fetch it again.") -> ModelFileError:
+def _bad(path: Path, what: str, advice: str = AGAIN) -> ModelFileError:
     return ModelFileError(f"{path} is not a sound file of rwkv.cpp: {what}. {advice}")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 
 from local_llms.errors import ModelFileError
+from local_llms.hub.bounded import AGAIN
 from local_llms.hub.ggml import GGMLHeader, read_ggml
 
 MAX_LAYERS = 512
@@ -44,9 +45,7 @@ def grouped(header: GGMLHeader) -> int:
 
 
 def _bad(header: GGMLHeader, what: str) -> ModelFileError:
-    return ModelFileError(
-        f"{header.path} is not a sound GGML file: {what}. It is truncated or damaged: fetch it again."
-    )
+    return ModelFileError(f"{header.path} is not a sound GGML file: {what}. {AGAIN}")
 
 
 def _check_numbers(header: GGMLHeader) -> None:

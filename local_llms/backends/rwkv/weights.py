@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from local_llms.errors import ModelFileError
+from local_llms.hub.bounded import AGAIN
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class Weights:
                 "It is a variant that this package does not know; look for a plain model.",
             )
 
-    def bad(self, what: str, advice: str = "It is truncated or damaged: fetch it again.") -> ModelFileError:
+    def bad(self, what: str, advice: str = AGAIN) -> ModelFileError:
         """The error for these weights."""
         return ModelFileError(f"{self.path} does not hold sound RWKV weights: {what}. {advice}")
 
